@@ -44,7 +44,9 @@ class Run:
         """The run, carried out: what its record says of data, weights, sizes and scores."""
         from alphatune.sizes import sizes
 
-        scores = json.loads((self.scored().path / "scores.json").read_text(encoding="utf-8"))
+        scores: dict[str, Any] = {"values": {}, "absent": {}}
+        if self.config.task.metrics:  # a search for hyper-parameters needs the validation loss only
+            scores = json.loads((self.scored().path / "scores.json").read_text(encoding="utf-8"))
         loss = json.loads((self.evaluated().path / "loss.json").read_text(encoding="utf-8"))["validation_loss"]
         config, plan = self.config, self.plan
         codes = plan.requantized or plan.quantized
@@ -68,7 +70,7 @@ class Run:
                 "validation": len(self.validation_examples),
                 "test": len(self.test_examples),
                 "cut_in_training": training.get("cut", {}),
-                "cut_in_decoding": self._report(self.decoded()),
+                "cut_in_decoding": self._report(self.decoded()) if self.config.task.metrics else {},
             },
             "provenance": config.hparams.provenance,
             "stages": {a.stage + ("" if a.reused else " (made)"): a.key for a in self.used},
