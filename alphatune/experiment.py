@@ -1,7 +1,8 @@
-"""Experiment files: the rows of a table as overrides, beside what the paper printed, and what is claimed of them."""
+"""Experiment files: the rows of a table or figure as overrides, beside what the paper printed."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,21 +18,47 @@ FOLDER = next(p for p in (_PACKAGE / "experiments", _PACKAGE.parent / "experimen
 
 @dataclass
 class Column:
-    """One column of a table: the key of its value (`aggregate.value`), its heading, and how it is printed."""
+    """One column: what is shown (`value`, see `values.py`; the key where it is empty), its heading, how it is printed.
+
+    `set` are overrides of this column alone: a table whose columns are tasks makes one run per row and task. `scale`
+    brings a recorded value to the unit that the paper prints, e.g. 100 for a METEOR printed as 38.9.
+    """
 
     key: str
     label: str
     digits: int = 1
+    value: str = ""
+    scale: float = 1.0
+    set: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Published:
+    """A cell as the paper prints it: its value, the half width of the printed interval, and what is doubtful of it."""
+
+    mean: Any
+    ci95: float | None = None
+    note: str = ""
 
 
 @dataclass
 class Row:
-    """One row: the overrides that make its runs, and the published values of its cells."""
+    """One row: the overrides that make its runs, and the published values of its cells.
+
+    The id is <model>/<the rest>; claims name the rest. `search` are learning rates of which the one with the lowest
+    validation loss at the first seed is used; `search_as` names the row whose choice this one takes.
+    """
 
     id: str
     label: str
+    group: str = ""  # heading over a block of rows, e.g. GPT-2 M
     set: list[str] = field(default_factory=list)
-    paper: dict[str, Any] = field(default_factory=dict)  # column key -> {mean, ci95}
+    search: list[float] = field(default_factory=list)
+    search_as: str = ""
+    layer: str = ""  # the one linear layer the row speaks of (Table 1)
+    paper: dict[str, Published] = field(default_factory=dict)  # column key -> cell
+    quoted_from: str = ""  # the paper took the row's numbers from elsewhere
+    note: str = ""
 
 
 @dataclass
@@ -52,16 +79,27 @@ class Claim:
 
 @dataclass
 class Experiment:
-    """A table: base overrides, seeds, columns, rows, and claims about them."""
+    """A table or figure: base overrides, seeds, columns, rows."""
 
     title: str
-    base: list[str]
-    seeds: list[int]
     columns: list[Column]
-    rows: list[Row]
+    rows: list[Row] = field(default_factory=list)
+    base: list[str] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4])
+    source: str = ""  # where the paper's values stand, e.g. "AlphaTuning, Table 2"; empty: nothing published
+    interval: str = ""  # what the paper's ± means
     note: str = ""
+    substitute: str = ""  # model and data that stand in for the published ones; printed with every row
+    needs: dict[str, str] = field(default_factory=dict)  # override key without which nothing can run -> what to give
+    figure: str = ""  # "scores_and_curves" | "loss_curves" | "bcq_example": the picture drawn beside the table
     claims: list[Claim] = field(default_factory=list)
     own_process: bool = True  # run every cell in a process of its own, so that a crash loses one cell only
+
+
+def names() -> list[str]:
+    """The names of all experiments: demo, figure2, table1, table2, ... in natural order."""
+    found = [p.stem for p in FOLDER.glob("*.yaml") if p.stem != "claims"]
+    return sorted(found, key=lambda name: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", name)])
 
 
 def load(name: str) -> Experiment:
@@ -70,19 +108,38 @@ def load(name: str) -> Experiment:
     Raises:
         UserError: there is no such file, or it does not fit the schema.
     """
-    path = FOLDER / f"{'table' if name.isdigit() else ''}{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.yaml")))
-        raise UserError(f"experiment {name}: no such file in experiments/; there is: {known}")
+    name = canonical(name)
+    path = FOLDER / f"{name}.yaml"
+    if name not in names():
+        raise UserError(f"experiment {name}: no such file in experiments/; there is: {', '.join(names())}")
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Experiment), OmegaConf.load(path))
         experiment = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise UserError(f"{path.name}: {' '.join(str(error).split())}") from error
     assert isinstance(experiment, Experiment)
-    ids = [row.id for row in experiment.rows]
+    _check(experiment, path.name)
+    return experiment
+
+
+def canonical(name: str) -> str:
+    """A bare number names a table: 2 -> table2."""
+    return f"table{name}" if name.isdigit() else name
+
+
+def _check(experiment: Experiment, file: str) -> None:
+    ids, keys = [row.id for row in experiment.rows], [column.key for column in experiment.columns]
+    for what, given in (("row", ids), ("column", keys)):
+        twice = {i for i in given if given.count(i) > 1}
+        if twice:
+            raise UserError(f"{file}: the {what} {min(twice)} is there twice")
     for claim in experiment.claims:
         for row in (claim.left, claim.right):
             if row not in ids:
-                raise UserError(f"{path.name}: a claim speaks of the row {row}, which the table does not have")
-    return experiment
+                raise UserError(f"{file}: a claim speaks of the row {row}, which the table does not have")
+    for row in experiment.rows:
+        if row.search_as and not any(r.id == row.search_as and r.search for r in experiment.rows):
+            raise UserError(f"{file}: row {row.id}: search_as={row.search_as} is no row with a search")
+        for key in row.paper:
+            if key not in keys:
+                raise UserError(f"{file}: row {row.id}: the paper's {key} is no column of the table")
