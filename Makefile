@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 OUT ?= outputs/demo
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test test-slow test-gpu lint data setup lock clean
+.PHONY: help demo test test-slow test-gpu lint data setup lock clean claims report
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -56,6 +56,15 @@ data: $(READY) ## fetch and verify a task's files: make data TASK=webnlg
 
 table%: $(READY) ## run what a table lacks and render it: make table2
 	$(BIN)/python -m alphatune.table $*
+
+figure%: $(READY) ## the same for a figure: make figure4
+	$(BIN)/python -m alphatune.table figure$*
+
+claims: $(READY) ## decide the paper's claims by the records: results/tables/claims.html
+	$(BIN)/python -m alphatune.claims
+
+report: $(READY) ## render all tables, figures and claims from the records: results/tables/index.html
+	$(BIN)/python -m alphatune.publish
 
 lock: ## write requirements.lock from what .venv holds now
 	$(BIN)/python -m pip freeze --exclude-editable --exclude alphatune | grep -vE '^(nvidia-|triton)' | sed 's/^\(torch==[^+]*\)+cpu/\1/' > requirements.lock

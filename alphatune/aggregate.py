@@ -9,8 +9,8 @@ from typing import Any
 from scipy import stats
 
 from alphatune.experiment import Claim
+from alphatune.values import of_record
 
-MB = 10**6
 Records = dict[int, dict[str, Any]]  # seed -> record
 
 
@@ -32,20 +32,6 @@ class Verdict:
     difference: Mean | None  # left - right over the seeds that both have
 
 
-def value(record: dict[str, Any], key: str) -> float | None:
-    """The value of a column: a size, the validation loss, or <metric>_<subset>; None where the run has none."""
-    sizes = record["sizes"]
-    if key == "trainable_params":
-        return sizes["trainable_parameters"]
-    if key in ("checkpoint_mb", "total_mb"):
-        return sizes[key.replace("_mb", "_bytes")] / MB
-    if key == "valid_loss":
-        return record["validation_loss"]
-    metric, _, subset = key.rpartition("_")
-    score = record["scores"].get(subset, {}).get(metric)
-    return None if score is None else score["value"]
-
-
 def mean(values: list[float]) -> Mean | None:
     """Mean and 95 % t-interval; None without values."""
     if not values:
@@ -61,13 +47,16 @@ def mean(values: list[float]) -> Mean | None:
 
 def column(records: Records, key: str) -> Mean | None:
     """A cell: the mean over the seeds that have a value."""
-    values = [value(r, key) for r in records.values()]
+    values = [of_record(r, key) for r in records.values()]
     return mean([v for v in values if v is not None])
 
 
 def judge(claim: Claim, left: Records, right: Records) -> Verdict:
     """Decide a claim on the seeds that both rows have; fewer than two seeds decide nothing."""
-    pairs = [(value(left[s], claim.metric), value(right[s], claim.metric)) for s in sorted(left.keys() & right.keys())]
+    pairs = [
+        (of_record(left[s], claim.metric), of_record(right[s], claim.metric))
+        for s in sorted(left.keys() & right.keys())
+    ]
     differences = [a - b for a, b in pairs if a is not None and b is not None]
     difference = mean(differences)
     if difference is None or difference.n < 2:

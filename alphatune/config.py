@@ -99,6 +99,10 @@ class Method:
     lora: Lora = field(default_factory=Lora)
 
 
+# Solvers that need the inputs of the layers on some training texts.
+CALIBRATED = ("weighted", "hessian", "gptq")
+
+
 @dataclass
 class Quant:
     """How a weight becomes codes and scales."""
@@ -106,8 +110,12 @@ class Quant:
     format: str = one_of("bcq", "uniform")
     q: int = between(1, 8, 3)  # bits per weight
     group_size: int | str | None = None  # weights per scale: None = one row, an int, or "h" / "0.5h" of the model width
-    solver: str = one_of("greedy", "alternating", "optimal")
-    iterations: int = between(1, 1000, 15)  # of the alternating solver
+    solver: str = one_of("greedy", "alternating", "optimal", *CALIBRATED)
+    iterations: int = between(1, 1000, 15)  # of the alternating solver, and of the start of the calibrated ones
+    offset: bool = False  # a constant per group beside the planes; uniform codes always have one
+    calibration: int = between(1, 10**6, 128)  # training examples that calibrated solvers look at
+    rounds: int = between(1, 1000, 3)  # of the solvers hessian and gptq: codes for the scales, scales for the codes
+    damping: float = between(1e-6, 10.0, 0.01)  # of calibrated solvers: added to X'X, a share of its mean diagonal
 
 
 @dataclass
@@ -164,6 +172,7 @@ class Logger:
 
     name: str = one_of("none", "wandb", "tensorboard")
     project: str = "alphatune"
+    group: str = ""  # what W&B groups runs by; empty: task/model/method. A table gives its name and row
     mode: str = one_of("online", "offline")
 
 
@@ -285,5 +294,9 @@ def _check_group_size(quant: Quant) -> None:
 
 
 def _check_solver(quant: Quant) -> None:
-    if quant.solver == "optimal" and quant.format == "bcq" and quant.q > 2:
+    if quant.solver != "optimal" or quant.format != "bcq":
+        return
+    if quant.q > 2:
         raise UserError(f"quant.solver=optimal: exact only for quant.q=1 and 2, not quant.q={quant.q}; use alternating")
+    if quant.offset:
+        raise UserError("quant.solver=optimal: not with quant.offset=true; use alternating")

@@ -134,9 +134,9 @@ def _check(experiment: Experiment, file: str) -> None:
         if twice:
             raise UserError(f"{file}: the {what} {min(twice)} is there twice")
     for claim in experiment.claims:
-        for row in (claim.left, claim.right):
-            if row not in ids:
-                raise UserError(f"{file}: a claim speaks of the row {row}, which the table does not have")
+        for name in (claim.left, claim.right):
+            if name not in ids:
+                raise UserError(f"{file}: a claim speaks of the row {name}, which the table does not have")
     for row in experiment.rows:
         if row.search_as and not any(r.id == row.search_as and r.search for r in experiment.rows):
             raise UserError(f"{file}: row {row.id}: search_as={row.search_as} is no row with a search")

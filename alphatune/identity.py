@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from alphatune.artifacts import digest
-from alphatune.config import Config
+from alphatune.config import CALIBRATED, Config
 
 # Versions of the code behind each stage: raise one when its results change. They are kept here, not beside the code,
 # so that naming a run does not import torch.
 VERSIONS = {"quantize": 1, "adapt": 1, "evaluate": 1, "decode": 1, "score": 1}
 
 # Fields added after records existed, with the value that means "as before": such a value is left out of the hash.
-ADDED_LATER: dict[str, Any] = {}
+ADDED_LATER: dict[str, Any] = {"offset": False}
 
 Spec = dict[str, Any]
 
@@ -43,7 +43,7 @@ def plan(config: Config, backbone: Spec, files: dict[str, str], data_version: in
     data = {"task": _task_spec(config), "files": files, "version": data_version}
     training_data = {**data, "train_limit": config.data.train_limit, "eval_limit": config.data.eval_limit}
     base: Spec = {"backbone": backbone} | ({"head_seed": config.seed} if config.task.kind == "classification" else {})
-    quantized = _quant_spec(config, base) if method.quantize == "before" else None
+    quantized = _quant_spec(config, base, data) if method.quantize == "before" else None
     start = quantized or base
     adapted: Spec | None = None
     if method.train != "nothing":
@@ -58,9 +58,9 @@ def plan(config: Config, backbone: Spec, files: dict[str, str], data_version: in
         }
     requantized: Spec | None = None
     if method.quantize == "frozen":
-        requantized = _quant_spec(config, base)
+        requantized = _quant_spec(config, base, data)
     elif method.quantize in ("adapted", "merged"):
-        requantized = _quant_spec(config, {"adapted": adapted})
+        requantized = _quant_spec(config, {"adapted": adapted}, data)
     model = {"start": start, "adapted": adapted, "requantized": requantized}
     test_data = {**data, "eval_limit": config.data.eval_limit, "split": config.task.evaluate_on}
     evaluated = {"model": model, "data": training_data, "version": VERSIONS["evaluate"]}
@@ -93,6 +93,9 @@ def unused(config: Config, overrides: list[str]) -> list[str]:
         key = override.lstrip("+~").split("=")[0]
         if key.startswith("quant") and method.quantize == "never":
             warnings.append(f"{override}: method={method.name} does not quantise; the setting has no effect")
+        elif key in ("quant.calibration", "quant.damping", "quant.rounds") and not calibrated(config):
+            solver = f"quant.solver={config.quant.solver}" if config.quant.format == "bcq" else "quant.format=uniform"
+            warnings.append(f"{override}: {solver} does not calibrate; the setting has no effect")
         elif key.startswith("hparams") and method.train == "nothing":
             warnings.append(f"{override}: method={method.name} trains nothing; the setting has no effect")
         elif key.startswith("method.lora") and method.train != "lora":
@@ -102,14 +105,32 @@ def unused(config: Config, overrides: list[str]) -> list[str]:
     return warnings
 
 
-def _quant_spec(config: Config, base: Spec) -> Spec:
+def calibrated(config: Config) -> bool:
+    """Whether the codes depend on training texts."""
+    return config.quant.format == "bcq" and config.quant.solver in CALIBRATED
+
+
+def calibration_examples(config: Config) -> int:
+    """How many examples are calibrated on: no more than the run may train on."""
+    return min(config.quant.calibration, config.data.train_limit or config.quant.calibration)
+
+
+def _quant_spec(config: Config, base: Spec, data: Spec) -> Spec:
     quant = dataclasses.asdict(config.quant)
+    solver = quant["solver"]
     if quant["format"] == "uniform":
-        quant = _without(quant, "solver", "iterations")
-    elif quant["solver"] != "alternating":
+        quant = _without(quant, "solver", "iterations", "offset")
+    elif solver in ("greedy", "optimal"):
         quant = _without(quant, "iterations")
+    if not calibrated(config):
+        quant = _without(quant, "damping")
+    if not calibrated(config) or solver == "weighted":
+        quant = _without(quant, "rounds")
     # a head is not quantised: the codes of a classifier's backbone do not depend on the head's seed
-    return {"base": _without(base, "head_seed"), "quant": quant, "version": VERSIONS["quantize"]}
+    spec = {"base": _without(base, "head_seed"), "quant": _without(quant, "calibration")}
+    if calibrated(config):
+        spec["calibration"] = {**data, "examples": calibration_examples(config)}
+    return {**spec, "version": VERSIONS["quantize"]}
 
 
 def _method_spec(config: Config) -> Spec:

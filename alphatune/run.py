@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from alphatune import compose, identity, models, record
+from alphatune import compose, identity, models, record, track
 from alphatune.config import Config, parse
 from alphatune.errors import UserError
 
@@ -45,13 +45,12 @@ def execute(config: Config, warnings: list[str] | None = None) -> Path:
     plan = identity.plan(config, models.identity(config.model), dataset.files, DATA_VERSION)
     path = record.path_of(config.runtime.records, plan.run_id)
     if path.exists() and not config.runtime.force:
-        record.read(path)
+        track.replay(config, record.read(path))
         log.info("%s is recorded already: %s (runtime.force=true runs it again)", plan.run_id, path)
         return path
     log.info("run %s", plan.run_id)
     _prepare_torch(config)
 
-    from alphatune import track
     from alphatune.pipeline import Run
 
     tracker = track.start(config, plan.run_id, record.public_config(config))
@@ -76,7 +75,7 @@ def execute(config: Config, warnings: list[str] | None = None) -> Path:
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     record.write(path, result)
-    tracker.finish(_summary(result))
+    tracker.finish(track.summary(result), result["curves"])
     log.info("%s", _line(result))
     log.info("record: %s", path)
     return path
@@ -94,17 +93,6 @@ def _prepare_torch(config: Config) -> None:
         torch.set_num_threads(config.runtime.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     transformers.set_seed(config.seed)
-
-
-def _summary(result: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of a record that a dashboard shows."""
-    scores = {
-        f"{metric}/{group}": score["value"]
-        for group, metrics in result["scores"].items()
-        for metric, score in metrics.items()
-    }
-    sizes = {name: value for name, value in result["sizes"].items() if value is not None}
-    return {"status": "completed", "validation_loss": result["validation_loss"], **scores, **sizes}
 
 
 def _line(result: dict[str, Any]) -> str:

@@ -1,151 +1,28 @@
-"""`python -m alphatune.table NAME`: run what an experiment still lacks, then render it.
+"""`python -m alphatune.table NAME`: run what a table still lacks, then render it beside the paper's numbers.
 
-A cell is a row and a seed. Its record decides whether it is done, so a second call does nothing.
+A cell is a row, a task and a seed. Its record decides whether it is done, so a second call does nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
-import subprocess
+import re
 import sys
-import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from alphatune import aggregate, compose, experiment, identity, models, record, render
-from alphatune.artifacts import write_atomically
-from alphatune.config import Config
-from alphatune.data.example import Dataset
+from alphatune import experiment, publish, render, schedule, slurm
+from alphatune.artifacts import digest
+from alphatune.cells import Cell, Cells, Planner
 from alphatune.errors import UserError
-from alphatune.experiment import Experiment, Row
+from alphatune.experiment import Experiment
 
-log = logging.getLogger("alphatune")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run of a table."""
-
-    row: Row
-    seed: int
-    overrides: list[str]
-    config: Config
-    path: Path  # of its record
-
-    @property
-    def done(self) -> bool:
-        """Whether a readable record is there."""
-        return self.path.is_file() and bool(record.read(self.path))
-
-
-def plan(table: Experiment, seeds: list[int], extra: list[str]) -> list[Cell]:
-    """The cells of a table, in row order, with where their records are or will be."""
-    from alphatune.data.load import VERSION, load
-
-    data: dict[str, Dataset] = {}
-    cells = []
-    for row in table.rows:
-        for seed in seeds:
-            overrides = [*table.base, *row.set, *extra, f"seed={seed}"]
-            config = compose.config_of(overrides)
-            name = config.task.name
-            if name not in data:
-                data[name] = load(config.task, config.data, progress=config.runtime.progress)
-            names = identity.plan(config, models.identity(config.model), data[name].files, VERSION)
-            path = record.path_of(config.runtime.records, names.run_id)
-            cells.append(Cell(row, seed, overrides, config, path))
-    return cells
-
-
-def run(cells: list[Cell], own_process: bool) -> list[str]:
-    """Run the cells that are not done; a failed one is told and the others go on. Returns the failures."""
-    failures: list[str] = []
-    todo = [cell for cell in cells if not cell.done]
-    started = time.monotonic()
-    for i, cell in enumerate(todo, 1):
-        elapsed = time.monotonic() - started
-        left = f", about {elapsed / (i - 1) * (len(todo) - i + 1) / 60:.0f} min left" if i > 1 else ""
-        log.info("\n[%d/%d] %s, seed %d (%.0f s so far%s)", i, len(todo), cell.row.label, cell.seed, elapsed, left)
-        error = _run_apart(cell) if own_process else _run_here(cell)
-        if error:
-            log.error("failed: %s", error)
-            failures.append(f"{cell.row.id} seed {cell.seed}: {error}")
-    return failures
-
-
-def _run_here(cell: Cell) -> str | None:
-    from alphatune.run import execute
-
-    try:
-        execute(cell.config)
-    except UserError as error:
-        return str(error)
-    return None
-
-
-def _run_apart(cell: Cell) -> str | None:
-    done = subprocess.run([sys.executable, "-m", "alphatune.run", *cell.overrides])
-    return None if done.returncode == 0 else f"exit status {done.returncode}"
-
-
-def collect(cells: list[Cell]) -> dict[str, aggregate.Records]:
-    """Row id -> finished records by seed."""
-    results: dict[str, aggregate.Records] = {cell.row.id: {} for cell in cells}
-    for cell in cells:
-        if cell.done:
-            results[cell.row.id][cell.seed] = record.read(cell.path)
-    return results
-
-
-def write(name: str, table: Experiment, results: dict[str, aggregate.Records], out: Path) -> list[Path]:
-    """Render table and plot to `out` and return their paths."""
-    from alphatune import plots
-
-    verdicts = [aggregate.judge(c, results.get(c.left, {}), results.get(c.right, {})) for c in table.claims]
-    text = render.markdown(table, results, verdicts, _footer(results))
-    page = out / f"{name}.md"
-    write_atomically(page, text)
-    picture = out / f"{name}.png"
-    plots.scores_and_curves(table, results, picture)
-    return [page, picture]
-
-
-def _footer(results: dict[str, aggregate.Records]) -> str:
-    """Model, machine and code of the records behind a table."""
-    records: list[dict[str, Any]] = [r for rows in results.values() for r in rows.values()]
-    if not records:
-        return "No records yet."
-
-    def all_of(pick: Any) -> str:
-        return ", ".join(sorted({str(pick(r)) for r in records}))
-
-    dirty = "; **some records were made with uncommitted changes**" if any(r["git"]["dirty"] for r in records) else ""
-    return (
-        f"Measured by this project on model {all_of(lambda r: r['config']['model']['name'])}, "
-        f"data {all_of(lambda r: r['config']['task']['name'])} "
-        f"({all_of(lambda r: r['data']['train'])} training examples, "
-        f"{all_of(lambda r: r['data']['test'])} test inputs), "
-        f"{len(records)} runs on "
-        f"{all_of(lambda r: r['environment']['gpu'] or r['environment']['cpu'])}, "
-        f"torch {all_of(lambda r: r['environment']['packages']['torch'])}, "
-        f"commit {all_of(lambda r: (r['git']['commit'] or 'unknown')[:10])}{dirty}."
-    )
+# Overrides that cannot change a result. Any other one makes a table of its own, labelled with it.
+_NEUTRAL = ("runtime", "logger", "data.dir", "data.offline")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line. Returns 0; 1 if a cell failed; 2 after a user's mistake."""
-    parser = argparse.ArgumentParser(prog="python -m alphatune.table", description="Run what a table lacks, render it.")
-    parser.add_argument("name", help="a file of experiments/, e.g. demo")
-    parser.add_argument(
-        "--seeds", type=lambda s: [int(x) for x in s.split(",")], help="e.g. 0,1 (default: the table's)"
-    )
-    parser.add_argument("--rows", type=lambda s: s.split(","), help="ids of rows, e.g. full_ft,lora (default: all)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="an override for every cell")
-    parser.add_argument("--plan", action="store_true", help="only print what would run")
-    parser.add_argument("--out", type=Path, default=Path("results/tables"), help="folder of the rendered table")
-    given = parser.parse_args(arguments)
+    """The command line. Returns 0; 1 if a cell failed; 2 after a user's mistake; 130 when interrupted."""
+    given = _parser().parse_args(arguments)
     from alphatune.run import log_to_terminal
 
     log_to_terminal()
@@ -159,33 +36,140 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def _main(given: argparse.Namespace) -> int:
-    table = experiment.load(given.name)
-    if given.rows:
-        unknown = set(given.rows) - {row.id for row in table.rows}
-        if unknown:
-            ids = ", ".join(row.id for row in table.rows)
-            raise UserError(f"--rows={','.join(sorted(unknown))}: no such row; rows of {given.name}: {ids}")
-        table.rows = [row for row in table.rows if row.id in given.rows]
-        table.claims = [c for c in table.claims if c.left in given.rows and c.right in given.rows]
-    cells = plan(table, given.seeds or table.seeds, given.set)
-    todo = sum(not cell.done for cell in cells)
-    print(
-        f"{given.name}: {len(cells)} cells ({len(table.rows)} rows), {len(cells) - todo} done, {todo} to run",
-        flush=True,
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m alphatune.table", description="Run what a table lacks, render it.")
+    parser.add_argument("name", help="a file of experiments/: 2 or table2, figure4, demo, ...")
+    parser.add_argument("--seeds", type=_numbers, help="e.g. 0,1 (default: the table's)")
+    parser.add_argument(
+        "--rows", type=lambda s: s.split(","), help="ids of rows to run, e.g. full_ft,lora (default: all)"
     )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE",
+        help="an override for every cell; one that can change results makes a table of its own, labelled with it",
+    )  # fmt: skip
+    parser.add_argument("--plan", action="store_true", help="only print what would run and what it may cost")
+    parser.add_argument("--render", action="store_true", help="only render what is recorded")
+    parser.add_argument("--jobs", type=_positive, default=None, help="cells at once (default: 1; slurm: no limit)")
+    parser.add_argument("--launcher", choices=["local", "slurm"], default="local", help="where the cells run")
+    parser.add_argument(
+        "--sbatch", default="", metavar="OPTIONS", help='for slurm, e.g. "--partition=gpu --gres=gpu:1"'
+    )
+    parser.add_argument("--out", type=Path, default=publish.OUT, help="folder of the rendered table")
+    return parser
+
+
+def _main(given: argparse.Namespace) -> int:
+    name = experiment.canonical(given.name)
+    table = experiment.load(name)
+    rows = _chosen_rows(table, given.rows)
+    changed = [o for o in given.set if not _neutral(o, table)]
+    if changed:
+        table.substitute = "; ".join(filter(None, [table.substitute, *changed]))
+        name += f"--{_slug(changed)}"
+    seeds = given.seeds or table.seeds
+    planner = Planner(table, given.set, run=not given.render, name=name)
+    found = planner.cells(seeds)
+    if given.render:
+        return _render(name, planner, found, seeds, given.out, [])
+    todo = _todo(found, rows)
+    print(_announced(name, found, todo, rows), flush=True)
     if given.plan:
-        for cell in cells:
-            print(f"{'done' if cell.done else 'to run':7} {cell.row.label}, seed {cell.seed}: {cell.path}")
+        for cell in found.search + found.final:
+            if cell.row.id in rows or cell in todo:
+                print(f"{'done' if cell.record else 'to run':7} {cell.name}{f': {cell.record}' if cell.record else ''}")
         return 0
-    failures = run(cells, table.own_process)
-    results = collect(cells)
-    page, picture = write(given.name, table, results, given.out)
-    print("\n" + page.read_text(encoding="utf-8"))
+    if todo and planner.unmet:
+        raise UserError(f"{name} cannot run without {' and '.join(planner.unmet)} (--render shows what is recorded)")
+    if todo and given.launcher == "slurm":
+        return _submit(name, found, todo, given)
+    failures = schedule.run(todo, table.own_process, given.jobs or 1)
+    if todo:
+        found = planner.cells(seeds)
+        tried = {_key(cell) for cell in todo}
+        waited = [cell for cell in _todo(found, rows) if _key(cell) not in tried]
+        failures += schedule.run(waited, table.own_process, given.jobs or 1)  # the rows that waited for a search
+        found = planner.cells(seeds) if waited else found
+    return _render(name, planner, found, seeds, given.out, failures)
+
+
+def _slug(overrides: list[str]) -> str:
+    """A file name's part that tells settings apart: readable while short, else its start and a hash."""
+    text = "--".join(re.sub(r"[^\w.=-]+", "-", o) for o in overrides)
+    return text if len(text) <= 80 else f"{text[:60]}--{digest(overrides)[:8]}"
+
+
+def _neutral(override: str, table: Experiment) -> bool:
+    key = override.lstrip("+~").partition("=")[0]
+    return key in table.needs or any(key == n or key.startswith(f"{n}.") for n in _NEUTRAL)
+
+
+def _chosen_rows(table: Experiment, rows: list[str] | None) -> set[str]:
+    known = [row.id for row in table.rows]
+    unknown = set(rows or []) - set(known)
+    if unknown:
+        raise UserError(f"--rows={','.join(sorted(unknown))}: no such row; rows of this table: {', '.join(known)}")
+    return set(rows or known)
+
+
+def _todo(found: Cells, rows: set[str]) -> list[Cell]:
+    """Runs that are missing, those of searches first; a run that serves several rows is there once."""
+    searched = {row.search_as or row.id for row in found.rows if row.id in rows}
+    listed = [c for c in found.search if c.row.id in searched] + [c for c in found.final if c.row.id in rows]
+    unique: dict[str, Cell] = {}
+    for cell in listed:
+        if cell.record is None:
+            unique.setdefault(_key(cell), cell)
+    return list(unique.values())
+
+
+def _key(cell: Cell) -> str:
+    return cell.plan.run_id if cell.plan else " ".join(cell.overrides)
+
+
+def _announced(name: str, found: Cells, todo: list[Cell], rows: set[str]) -> str:
+    mine = [cell for cell in found.search + found.final if cell.row.id in rows]
+    done = sum(cell.record is not None for cell in mine)
+    text = f"{name}: {len(mine)} cells ({len(rows)} rows), {done} done, {len(todo)} to run"
+    waiting = [row.label for row in found.waiting if row.id in rows]
+    if waiting:
+        text += f"; then those of {len(waiting)} rows whose learning rate is still searched: {', '.join(waiting)}"
+    return f"{text}\ncost: {schedule.estimate(todo)}" if todo else text
+
+
+def _submit(name: str, found: Cells, todo: list[Cell], given: argparse.Namespace) -> int:
+    blocked = {cell.obstacle for cell in todo if cell.obstacle}
+    if blocked:
+        raise UserError(f"not submitted: {'; '.join(sorted(blocked))}")
+    render = [given.name, "--render", f"--out={given.out}", *(f"--set={o}" for o in given.set)]
+    render += [f"--seeds={','.join(map(str, given.seeds))}"] if given.seeds else []
+    folder = Path("outputs/slurm") / name
+    ids = slurm.submit(name, schedule.waves(todo), given.jobs or 0, given.sbatch, render, folder)
+    print(f"submitted {len(todo)} cells as jobs {', '.join(ids)}; scripts and logs: {folder}")
+    if found.waiting:
+        print("they search learning rates: when they are done, the same command submits the rows that wait for them")
+    return 0
+
+
+def _render(name: str, planner: Planner, found: Cells, seeds: list[int], out: Path, failures: list[str]) -> int:
+    grid, files = publish.write(name, planner.table, found, planner.extra, seeds, out)
+    print("\n" + render.markdown(grid))
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
-    print(f"table: {page}   plot: {picture}   records: {cells[0].config.runtime.records}/")
+    print(f"table: {', '.join(map(str, files))}")
     return 1 if failures else 0
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: must be whole numbers with commas, e.g. 0,1,2") from None
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number from 1")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -1,85 +1,50 @@
-"""Tables: what is missing is run, failures are kept apart, numbers are what the records say."""
+"""The table command: what is missing is run, failures are kept apart, other settings never mix with published cells."""
 
 from __future__ import annotations
 
-import math
+import csv
+import os
+import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from alphatune import aggregate, experiment, record, render, table
-from alphatune.aggregate import Mean, judge, mean
+from alphatune import experiment, record, table
 from alphatune.compose import config_of
 from alphatune.errors import UserError
-from alphatune.experiment import Claim, Column, Experiment, Row
 from alphatune.run import execute
 
-COLUMNS = [Column("trainable_params", "Trainable"), Column("total_mb", "MB", 2), Column("bleu_all", "BLEU")]
+SEARCHED = """
+title: Small
+seeds: [0, 1]
+base: [task=toy, model=tiny]
+own_process: false
+columns:
+  - {key: rate, label: Rate, value: hparams.learning_rate}
+  - {key: valid_loss, label: Loss, digits: 3}
+  - {key: bleu_all, label: BLEU}
+rows:
+  - {id: tiny/alphatuning, label: AlphaTuning, set: [method=alphatuning], search: [1e-3, 1e-2]}
+  - {id: tiny/peqa, label: PEQA, set: [method=peqa], search_as: tiny/alphatuning,
+     paper: {bleu_all: {mean: 50, ci95: 1}}}
+source: "Nobody, Table 0"
+"""
 
 
-def _record(bleu: float, seed: int = 0, dirty: bool = False) -> dict[str, Any]:
-    return {
-        "schema": record.SCHEMA, "seed": seed, "validation_loss": 1.0,
-        "sizes": {"trainable_parameters": 221184, "checkpoint_bytes": 884736, "total_bytes": 327233536},
-        "scores": {"all": {"bleu": {"value": bleu, "signature": "s"}}},
-        "curves": {"train": [], "validation": [[1, 2.0], [2, 1.0]]},
-        "config": {"model": {"name": "m"}, "task": {"name": "t"}}, "data": {"train": 9, "test": 5},
-        "environment": {"gpu": None, "cpu": "c", "packages": {"torch": "2"}}, "git": {"commit": "abc", "dirty": dirty},
-    }  # fmt: skip
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of experiments of the test's own."""
+    path = tmp_path / "experiments"
+    path.mkdir()
+    monkeypatch.setattr(experiment, "FOLDER", path)
+    return path
 
 
-def test_mean_and_interval_by_hand() -> None:
-    got = mean([52.0, 53.0, 54.0, 53.5, 52.5])
-    # standard deviation sqrt(2.5 / 4), t(0.975, 4) = 2.776445
-    assert got is not None and got.mean == 53.0 and got.n == 5
-    assert got.ci95 == pytest.approx(2.776445 * math.sqrt(2.5 / 4) / math.sqrt(5), rel=1e-6)
-    assert mean([1.0]) == Mean(1.0, None, 1) and mean([]) is None
-
-
-def test_values_of_a_record() -> None:
-    made = _record(53.0)
-    assert aggregate.value(made, "trainable_params") == 221184
-    assert aggregate.value(made, "total_mb") == pytest.approx(327.233536)
-    assert aggregate.value(made, "bleu_all") == 53.0
-    assert aggregate.value(made, "meteor_all") is None
-
-
-def test_rendered_table() -> None:
-    rows = [Row("a", "A method", []), Row("b", "B", [])]
-    results = {"a": {0: _record(52.0), 1: _record(54.0)}, "b": {}}
-    lines = render.table(Experiment("t", [], [0, 1], COLUMNS, rows), results)
-    # t(0.975, 1) = 12.706, standard error 1
-    assert lines == [
-        "| Method   | Trainable |     MB |        BLEU |   n |",
-        "| :------- | --------: | -----: | ----------: | --: |",
-        "| A method |     0.22M | 327.23 | 53.0 ± 12.7 |   2 |",
-        "| B        |         - |      - |           - |   0 |",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("number", "text"), [(221184, "0.22M"), (354823168, "354.8M"), (9216, "9216"), (65664, "0.066M"), (1.4e6, "1.40M")]
-)
-def test_counts_of_parameters(number: float, text: str) -> None:
-    assert render.count(number) == text
-
-
-@pytest.mark.parametrize(
-    ("left", "right", "kind", "margin", "outcome"),
-    [
-        ([60.0, 61.0], [50.0, 52.0], "above", 5, "came out"),
-        ([60.0, 50.0], [50.0, 52.0], "above", 3, "did not come out"),  # one seed goes the other way
-        ([51.0, 53.0], [50.0, 52.0], "above", 5, "did not come out"),  # too small
-        ([51.0, 53.0], [50.0, 52.0], "close", 2, "came out"),
-        ([60.0, 53.0], [50.0, 52.0], "close", 2, "did not come out"),
-        ([60.0], [50.0], "above", 5, "undecided"),
-    ],
-)
-def test_claims_are_decided_by_records(left: list, right: list, kind: str, margin: float, outcome: str) -> None:
-    claim = Claim("text", "bleu_all", "l", "r", margin, kind)
-    records = [{i: _record(v) for i, v in enumerate(values)} for values in (left, right)]
-    assert judge(claim, *records).outcome == outcome
+def _small(quick: list[str]) -> list[str]:
+    return [a for o in quick for a in ("--set", o)]
 
 
 def test_the_demo_covers_every_method_and_composes() -> None:
@@ -95,28 +60,55 @@ def test_unknown_names_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match=r"^experiment foo: no such file in experiments/; there is: .*demo"):
         experiment.load("foo")
     assert table.main(["demo", "--rows", "foo"]) == 2
-    assert "--rows=foo: no such row; rows of demo: full_ft, " in capsys.readouterr().err
+    assert "--rows=foo: no such row; rows of this table: tiny/full_ft, " in capsys.readouterr().err
 
 
-def _small(quick: list[str]) -> list[str]:
-    return [a for o in quick for a in ("--set", o)]
+@pytest.mark.parametrize("wrong", [["--seeds", "a"], ["--jobs", "0"], ["--launcher", "cloud"]])
+def test_wrong_options_are_refused(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        table.main(["demo", *wrong])
+    assert caught.value.code == 2 and wrong[1] in capsys.readouterr().err
 
 
 def test_a_table_runs_what_is_missing_and_twice_does_nothing(
     quick: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    call = ["demo", "--rows", "ptq,alphatuning_q2", "--seeds", "0,1", "--out", str(tmp_path / "out"), *_small(quick)]
+    rows = "tiny/ptq/q3,tiny/alphatuning/q2"
+    call = ["demo", "--rows", rows, "--seeds", "0,1", "--out", str(tmp_path / "out"), *_small(quick)]
     assert table.main([*call, "--plan"]) == 0
-    assert "4 cells (2 rows), 0 done, 4 to run" in capsys.readouterr().out
+    planned = capsys.readouterr().out
+    assert "4 cells (2 rows), 0 done, 4 to run" in planned
+    # codes of q = 3 and q = 2; two adaptations; every seed decodes, also the unadapted model, whose text is the same
+    assert "cost: 2 x quantize, 2 x adapt, 3 x decode, shared stages counted once; no past run" in planned
     assert table.main(call) == 0
     out = capsys.readouterr().out
-    assert "AlphaTuning, q=2" in out and "|   2 |" in out
-    assert (tmp_path / "out" / "demo.png").stat().st_size > 5000
+    assert "AlphaTuning, q=2" in out and "no run yet" in out  # the other rows of the table, marked as missing
+    files = sorted(p.name for p in (tmp_path / "out").iterdir())
+    stems = {Path(f).suffix for f in files}
+    assert stems == {".md", ".tex", ".csv", ".html", ".png", ".svg"}
+    # settings that can change results make a table of their own
+    assert all(f.startswith("demo--") for f in files)
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "records").rglob("*.json")}
     assert len(before) == 4
     assert table.main(call) == 0
     assert "4 done, 0 to run" in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "records").rglob("*.json")} == before
+    assert table.main([*call, "--seeds", "0,1,2", "--plan"]) == 0
+    assert "judged by past records" in capsys.readouterr().out
+
+
+def test_other_settings_are_labelled_and_kept_apart(
+    quick: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = ["demo", "--rows", "tiny/ptq/q3", "--seeds", "0", "--out", str(tmp_path / "out")]
+    call = [*plain, *_small(quick)]
+    assert table.main([*plain, "--set", "quant.q=2", *_small(quick)]) == 0
+    assert "quant.q=2" in capsys.readouterr().out
+    pages = [p.name for p in (tmp_path / "out").glob("*.csv")]
+    assert len(pages) == 1 and "quant.q=2" in pages[0]
+    assert table.main([*call, "--render"]) == 0  # the table without that change does not show its run
+    with next(p for p in (tmp_path / "out").glob("*.csv") if "quant.q=2" not in p.name).open() as f:
+        assert all(not line["ours_mean"] for line in csv.DictReader(f) if line["column"] == "BLEU All")
 
 
 def test_a_failed_cell_does_not_stop_the_others(
@@ -128,11 +120,97 @@ def test_a_failed_cell_does_not_stop_the_others(
         return execute(config)
 
     monkeypatch.setattr("alphatune.run.execute", fails_on_seed_0)
-    call = ["demo", "--rows", "ptq", "--seeds", "0,1", "--out", str(tmp_path), *_small(quick)]
+    call = ["demo", "--rows", "tiny/ptq/q3", "--seeds", "0,1", "--out", str(tmp_path), *_small(quick)]
     assert table.main(call) == 1
     printed = capsys.readouterr()
-    assert "failed: ptq seed 0: broken on purpose" in printed.err
+    assert "failed: tiny/ptq/q3 seed 0: broken on purpose" in printed.err
     assert len(list((tmp_path / "records").rglob("*.json"))) == 1
+
+
+def test_a_search_chooses_on_the_validation_split_and_others_follow(
+    quick: list[str], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "small.yaml").write_text(SEARCHED)
+    call = ["small", "--out", str(tmp_path / "out"), *_small([o for o in quick if "learning_rate" not in o])]
+    assert table.main([*call, "--plan"]) == 0
+    assert "2 to run; then those of 2 rows whose learning rate is still searched" in capsys.readouterr().out
+    assert table.main(call) == 0
+    made = [record.read(p) for p in (tmp_path / "records").rglob("*.json")]
+    searched = {r["config"]["hparams"]["learning_rate"]: r["validation_loss"] for r in made if not r["scores"]}
+    assert set(searched) == {1e-3, 1e-2}
+    best = min(searched, key=lambda rate: searched[rate])
+    final = [r for r in made if r["scores"]]
+    assert {r["config"]["hparams"]["learning_rate"] for r in final} == {best}
+    assert sorted((r["config"]["method"]["name"], r["seed"]) for r in final) == [
+        ("alphatuning", 0), ("alphatuning", 1), ("peqa", 0), ("peqa", 1),
+    ]  # fmt: skip
+    page = next((tmp_path / "out").glob("*.csv"))
+    with page.open() as f:
+        lines = list(csv.DictReader(f))
+    bleu = next(line for line in lines if line["row"] == "tiny/peqa" and line["column"] == "BLEU")
+    ours = [r["scores"]["all"]["bleu"]["value"] for r in final if r["config"]["method"]["name"] == "peqa"]
+    assert float(bleu["ours_mean"]) == pytest.approx(sum(ours) / 2) and bleu["paper_mean"] == "50"
+    capsys.readouterr()
+    assert table.main(call) == 0
+    assert "6 done, 0 to run" in capsys.readouterr().out
+
+
+def test_a_table_that_needs_a_folder_says_so(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = SEARCHED + "needs: {model.name_or_path: the folder of a small model}\n"
+    (folder / "small.yaml").write_text(text)
+    records = ["--set", f"runtime.records={tmp_path}", "--out", str(tmp_path)]
+    assert table.main(["small", *records]) == 2
+    assert "cannot run without --set model.name_or_path=...: the folder of a small model" in capsys.readouterr().err
+    assert table.main(["small", "--render", *records]) == 0
+
+
+def test_slurm_gets_arrays_in_waves_and_then_renders(
+    quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A stand-in for sbatch runs every array task at once, as bash with its index: the scripts are really executed."""
+    calls = tmp_path / "calls"
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text(
+        f"#!{sys.executable}\n"
+        "import os, re, subprocess, sys\n"
+        f"open({str(calls)!r}, 'a').write(' '.join(sys.argv[1:]) + '\\n')\n"
+        "array = [a for a in sys.argv if a.startswith('--array=')]\n"
+        "if array:\n"
+        "    first, last = map(int, re.match(r'--array=(\\d+)-(\\d+)', array[0]).groups())\n"
+        "    for i in range(first, last + 1):\n"
+        "        subprocess.run(['bash', sys.argv[-1]], env=os.environ | {'SLURM_ARRAY_TASK_ID': str(i)}, check=True,\n"
+        "                       stdout=sys.stderr)\n"
+        "print(sum(1 for _ in open(" + repr(str(calls)) + ")))\n"
+    )
+    sbatch.chmod(sbatch.stat().st_mode | stat.S_IEXEC)
+    monkeypatch.setenv("PATH", f"{sbatch.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(Path(table.__file__).parent.parent))
+    monkeypatch.chdir(tmp_path)
+    rows = "tiny/full_ft,tiny/ptq_full_ft/q3"
+    call = ["demo", "--rows", rows, "--seeds", "0", "--out", str(tmp_path / "out"), "--launcher", "slurm"]
+    assert table.main([*call, "--sbatch", "--partition=gpu --time=1:00:00", "--jobs", "4", *_small(quick)]) == 0
+    assert "submitted 2 cells as jobs 1, 2, 3" in capsys.readouterr().out
+    first, second, render = calls.read_text().splitlines()
+    assert first.startswith("--parsable --array=0-0%4 --partition=gpu --time=1:00:00 ")
+    assert second.startswith("--parsable --array=0-0%4 --dependency=afterany:1 --partition=gpu")
+    assert "--dependency=afterany:2" in render and "alphatune.table demo --render" in render
+    made = [record.read(p) for p in (tmp_path / "records").rglob("*.json")]
+    assert {r["config"]["method"]["name"] for r in made} == {"full_ft", "ptq_full_ft"}
+    # the second wave found the fine-tuning of the first
+    assert "adapt" in next(r for r in made if r["config"]["method"]["name"] == "ptq_full_ft")["stages"]
+    wrapped = render.split("--wrap=")[1]
+    done = subprocess.run(["bash", "-c", wrapped], capture_output=True, text=True)
+    assert done.returncode == 0 and list((tmp_path / "out").glob("*.html")), done.stderr
+
+
+def test_slurm_without_sbatch_is_refused(
+    quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    call = ["demo", "--rows", "tiny/ptq/q3", "--seeds", "0", "--launcher", "slurm", *_small(quick)]
+    assert table.main(call) == 2
+    assert "--launcher=slurm: there is no sbatch on this machine" in capsys.readouterr().err
 
 
 def test_not_a_number_is_no_result(tmp_path: Path) -> None:

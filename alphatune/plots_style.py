@@ -1,0 +1,44 @@
+"""The look of all figures, and how they are written: as PNG and SVG, the same bytes for the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_STYLE: Any = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so every machine draws the same
+    "font.size": 9,
+    "figure.constrained_layout.w_pad": 0.1,
+    "figure.constrained_layout.h_pad": 0.08,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "svg.hashsalt": "alphatune",
+    "svg.fonttype": "path",
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The look of all figures."""
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE):
+        yield
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write <stem>.png and <stem>.svg without dates or versions, so that equal figures are equal files."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    png, svg = (stem.with_name(stem.name + ending) for ending in (".png", ".svg"))
+    figure.savefig(png, dpi=150, metadata={"Software": None})
+    figure.savefig(svg, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return [png, svg]
