@@ -23,12 +23,21 @@ class BCQConfig:
     `solver` is "greedy" (Eq. 6-7), "alternating" (Eq. 8 and nearest codes, `iterations` times), or "optimal" (the
     global optimum of the squared error, for one or two bits). `group_size` may also be "h" or "0.5h": multiples of
     the model's width.
+
+    Three more solvers are not the paper's and need calibration inputs: they minimise the error of the layer's output.
+    "weighted" is "alternating" with each weight's error weighted by its input's mean square; "hessian" then solves
+    the scales exactly for the output error; "gptq" also chooses the codes with GPTQ's error feedback, `rounds` times.
+    `damping` is what they add to the diagonal of the inputs' second moments, as a fraction of its mean. `offset` adds
+    a constant per group to the sum of planes.
     """
 
     bits: int
     group_size: int | str | None = None
     solver: str = "greedy"
     iterations: int = 15
+    offset: bool = False
+    rounds: int = 3
+    damping: float = 0.01
 
 
 def solve(vectors: Tensor, config: BCQConfig) -> tuple[Tensor, Tensor]:
@@ -42,7 +51,7 @@ def solve(vectors: Tensor, config: BCQConfig) -> tuple[Tensor, Tensor]:
         largest scale first; "greedy" keeps the order of Eq. 6-7, which sparse vectors can turn round.
 
     Raises:
-        ValueError: an unknown solver, or "optimal" with more than two bits.
+        ValueError: a solver that is unknown or needs calibration inputs, or "optimal" with more than two bits.
     """
     vectors = vectors.float()
     if config.solver == "greedy":
@@ -103,14 +112,23 @@ def best_scales(vectors: Tensor, signs: Tensor) -> Tensor:
     b = _plus_minus(signs, vectors.dtype)  # [n, q, g]
     gram = (b @ b.transpose(1, 2)).double()  # [n, q, q], exact integers
     moment = (b @ vectors[:, :, None]).double()  # [n, q, 1]
+    return normal_solution(gram, moment)[:, :, 0].to(vectors.dtype)
+
+
+def normal_solution(gram: Tensor, moment: Tensor, tolerance: float | None = None) -> Tensor:
+    """The solution of least norm of the normal equations gram t = moment: [n, k, k], [n, k, m] -> [n, k, m], float64.
+
+    Cholesky, and the pseudo-inverse for the systems that are singular. `tolerance` says from which pivot, relative to
+    the largest diagonal entry, a gram counts as singular; without it, that of one whose entries are exact.
+    """
     factor, fault = torch.linalg.cholesky_ex(gram)
     pivots = factor.diagonal(dim1=1, dim2=2).square().amin(dim=1)
-    regular = (fault == 0) & (pivots > 1e-9 * vectors.shape[1])
-    alpha = torch.cholesky_solve(moment, factor)
+    regular = (fault == 0) & (pivots > (tolerance or 1e-9) * gram.diagonal(dim1=1, dim2=2).amax(dim=1))
+    solution = torch.cholesky_solve(moment, factor)
     if not bool(regular.all()):
         singular = ~regular
-        alpha[singular] = torch.linalg.pinv(gram[singular], hermitian=True) @ moment[singular]
-    return alpha[:, :, 0].to(vectors.dtype)
+        solution[singular] = torch.linalg.pinv(gram[singular], rtol=tolerance, hermitian=True) @ moment[singular]
+    return solution
 
 
 def nearest_codes(vectors: Tensor, alpha: Tensor) -> Tensor:

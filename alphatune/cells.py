@@ -97,23 +97,18 @@ class Planner:
                 continue
             chosen = [] if rate is None else [f"hparams.learning_rate={rate}"]
             for part in parts:
-                config = None
-                for seed in seeds:
-                    config, cell = self._cell(row, part, [*part, *chosen], seed, config)
-                    found.final.append(cell)
+                found.final += [self._cell(row, part, [*part, *chosen], seed) for seed in seeds]
         return found
 
     def _tried(self, row: Row) -> list[Cell]:
         seed = self.table.seeds[0]
-        cells = [self._cell(row, (), [f"hparams.learning_rate={v}", *SEARCH], seed)[1] for v in row.search]
+        cells = [self._cell(row, (), [f"hparams.learning_rate={v}", *SEARCH], seed) for v in row.search]
         return [dataclasses.replace(c, rate=float(v)) for c, v in zip(cells, row.search, strict=True)]
 
-    def _cell(
-        self, row: Row, part: Part, more: list[str], seed: int, like: Config | None = None
-    ) -> tuple[Config, Cell]:
-        """A cell and its config; `like` is the config of another seed, which spares a composition."""
-        overrides = [*self.table.base, *row.set, *more, *self.extra, f"seed={seed}"]
-        config = compose.config_of(overrides) if like is None else dataclasses.replace(like, seed=seed)
+    def _cell(self, row: Row, part: Part, more: list[str], seed: int) -> Cell:
+        overrides = [*self.table.base, *row.set, *more, *self.extra]
+        config = dataclasses.replace(compose.config_of(overrides), seed=seed)
+        overrides.append(f"seed={seed}")
         if config.logger.name != "none":
             group = f"{self.name}/{row.id}"
             overrides.append(f"logger.group='{group}'")
@@ -125,7 +120,7 @@ class Planner:
             plan = identity.plan(config, backbone, files, _data_version())
         path = self._find(config, plan, files, backbone)
         obstacle = "; ".join(filter(None, [*self.unmet, no_data, no_weights]))
-        return config, Cell(row, part, seed, overrides, config, plan, path, obstacle)
+        return Cell(row, part, seed, overrides, config, plan, path, obstacle)
 
     def _find(
         self, config: Config, plan: Plan | None, files: dict[str, str] | None, backbone: dict[str, Any] | None

@@ -6,7 +6,7 @@ memory is packed. Training differentiates the scales only (Eq. 3-4).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,10 +51,10 @@ class PackedLinear(nn.Module):
     def empty(cls, grouping: Grouping, bits: int, offset: bool, bias: Tensor | None) -> PackedLinear:
         """A layer of the right shapes whose buffers are filled by loading a state dict."""
         words, scales = -(-grouping.columns // WORD), grouping.scales_shape
-        return cls(
+        return cls(  # float32 said aloud: transformers builds models under another default dtype
             torch.zeros(words, bits, grouping.rows, dtype=torch.int32),
-            torch.zeros(scales[0], bits, scales[1]),
-            torch.zeros(scales) if offset else None,
+            torch.zeros(scales[0], bits, scales[1], dtype=torch.float32),
+            torch.zeros(scales, dtype=torch.float32) if offset else None,
             bias,
             grouping,
         )
@@ -64,20 +64,28 @@ class PackedLinear(nn.Module):
 
         "gain" trains one factor per group that multiplies everything, offset included: for uniform codes that is s.
         """
-        initial = {"first": self.alpha[:, 0], "all": self.alpha, "gain": self._gain()}[which]
+        self.scale = nn.Parameter(self.initial_scale(which))
         self.trainable = which
-        self.scale = nn.Parameter(initial.detach().clone())
         return self.scale
+
+    def initial_scale(self, which: str) -> Tensor:
+        """The values that training of `which` starts from, as a new tensor: [G, R], or [G, q, R] for "all"."""
+        initial = {"first": self.alpha[:, 0], "all": self.alpha, "gain": self._gain()}[which]
+        return initial.detach().clone()
 
     def scales(self) -> tuple[Tensor, Tensor | None]:
         """The effective alpha [G, q, R] and offset [G, R], differentiable in `scale`."""
-        if self.scale is None:
+        return self.effective(self.scale, self.trainable)
+
+    def effective(self, scale: Tensor | None, which: str | None) -> tuple[Tensor, Tensor | None]:
+        """alpha and offset with `scale` in the place of what `which` names; the layer's own where `scale` is None."""
+        if scale is None:
             return self.alpha, self.offset
-        if self.trainable == "first":
-            return torch.cat([self.scale[:, None], self.alpha[:, 1:]], dim=1), self.offset
-        if self.trainable == "all":
-            return self.scale, self.offset
-        ratio = self.scale / self._gain()
+        if which == "first":
+            return torch.cat([scale[:, None], self.alpha[:, 1:]], dim=1), self.offset
+        if which == "all":
+            return scale, self.offset
+        ratio = scale / self._gain()
         return self.alpha * ratio[:, None], None if self.offset is None else self.offset * ratio
 
     def fold_scales(self) -> None:
@@ -87,30 +95,48 @@ class PackedLinear(nn.Module):
         self.offset = None if offset is None else offset.detach().clone()
         self.scale, self.trainable = None, None
 
-    def weight_t(self) -> Tensor:
-        """The dense W^T [in, out], float32, without gradient."""
-        alpha, offset = self.scales()
+    def weight_t(self, scale: Tensor | None = None, which: str | None = None) -> Tensor:
+        """The dense W^T [in, out], float32, without gradient; with an adapter's `scale` if one is given."""
+        alpha, offset = self.scales() if scale is None else self.effective(scale, which)
         return _rebuild(self.qweight, alpha.detach(), None if offset is None else offset.detach(), self.grouping)
 
+    @property
+    def weight(self) -> Tensor:
+        """The dense W [out, in], rebuilt at every access, for code that asks a linear layer for it (T5 does)."""
+        return self.weight_t().T
+
     def forward(self, x: Tensor) -> Tensor:
+        return self.product(x, self.scale, self.trainable)
+
+    def product(self, x: Tensor, scale: Tensor | None, which: str | None) -> Tensor:
+        """[..., in] -> [..., out] with `scale` in the place of what `which` names, differentiable in both."""
         if torch.is_autocast_enabled(x.device.type):  # as nn.Linear does; forward and backward then agree on the dtype
             x = x.to(torch.get_autocast_dtype(x.device.type))
         if self._dense is not None:
             y = x @ self._dense.to(x.dtype)
-        elif self.trainable == "gain" and self.scale is not None and self.grouping.count == self.out_features:
+        elif which == "gain" and scale is not None and self.grouping.count == self.out_features:
             # one gain per output: scale the frozen product, so neither x nor a weight gradient is needed
             frozen = _PackedProduct.apply(x, self.qweight, self.alpha, self.offset, self.grouping, 0)
-            y = frozen * (self.scale / self._gain())[0].to(x.dtype)
+            y = frozen * (scale / self._gain())[0].to(x.dtype)
         else:
-            alpha, offset = self.scales()
-            if self.trainable in ("first", "all") and self.scale is not None:
+            alpha, offset = self.effective(scale, which)
+            if which in ("first", "all") and scale is not None:
                 alpha = _DivideGradient.apply(alpha, self.grouping.members(alpha.device)[:, None])
-            trained = 1 if self.trainable == "first" else self.bits
+            trained = 1 if which == "first" else self.bits
             y = _PackedProduct.apply(x, self.qweight, alpha, offset, self.grouping, trained)
         return y if self.bias is None else y + self.bias.to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, bits={self.bits}, group_size={self.grouping.size}"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PackedLinear:
+        """`to`, `half` and the like move this layer but leave its dtypes: codes cannot change, scales are float32."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            result = fn(tensor)
+            return result if result.dtype == tensor.dtype else tensor.to(result.device)
+
+        return super()._apply(moved, recurse)
 
     def _gain(self) -> Tensor:
         """The initial gain [G, R]: s for uniform codes (alpha_1 = s / 2), alpha_1 for BCQ; 1 where that is 0."""
@@ -122,13 +148,17 @@ class PackedLinear(nn.Module):
 @contextmanager
 def dense_weights(model: nn.Module) -> Iterator[None]:
     """Within the block, packed layers keep their dense weights: decoding rebuilds each once, not once per token."""
-    layers = [m for m in model.modules() if isinstance(m, PackedLinear)]
-    for layer in layers:
-        layer._dense = layer.weight_t()
+    holders: dict[PackedLinear, Any] = {}  # what computes with a layer: itself, or the adapter around it
+    for module in model.modules():  # parents come first
+        layer = getattr(module, "base_layer", module)
+        if isinstance(layer, PackedLinear) and hasattr(module, "weight_t"):
+            holders.setdefault(layer, module)
+    for layer, holder in holders.items():
+        layer._dense = holder.weight_t()
     try:
         yield
     finally:
-        for layer in layers:
+        for layer in holders:
             layer._dense = None
 
 
@@ -139,7 +169,7 @@ def packed_layers(model: nn.Module) -> dict[str, PackedLinear]:
 
 def _rebuild(qweight: Tensor, alpha: Tensor, offset: Tensor | None, grouping: Grouping) -> Tensor:
     """W^T [in, out] from bits and scales; one float matrix and one int32 matrix at a time."""
-    weight = torch.zeros(grouping.columns, grouping.rows, device=qweight.device)
+    weight = torch.zeros(grouping.columns, grouping.rows, dtype=torch.float32, device=qweight.device)
     for i in range(qweight.shape[1]):
         weight += times_codes(grouping.spread(alpha[:, i]), sign_bits(qweight[:, i], grouping.columns))
     if offset is not None:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import warnings
+import copy
+from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from alphatune.config import Config, Lora
 from alphatune.errors import UserError
-from alphatune.layers import PackedLinear, packed_layers
+from alphatune.layers import packed_layers
 from alphatune.quantize import linear_layers
 
 HEADS = ("classifier", "score")  # what transformers calls a freshly initialised classification head
+ADAPTER = "adapter_model.safetensors"  # peft's name
 _QUERY_VALUE = ("c_attn", "query_key_value", "qkv_proj", "q_proj", "v_proj", "query", "value", "q", "v")
 
 
 def prepare(model: nn.Module, config: Config) -> nn.Module:
-    """The model with exactly its method's parameters trainable; wrapped by peft for LoRA.
+    """The model with exactly its method's parameters trainable; wrapped by peft for scales and LoRA.
 
     A classification head is new, so every method trains it. BERT's pooler is pre-trained and stays frozen: the
     parameter counts of Table 15 leave no room for it.
@@ -27,11 +30,7 @@ def prepare(model: nn.Module, config: Config) -> nn.Module:
     if method.train == "weights":
         model.requires_grad_(True)
     elif method.train == "scales":
-        layers = packed_layers(model)
-        if not layers:
-            raise UserError(f"method={method.name} trains scales, but the model has no quantised layer")
-        for layer in layers.values():
-            layer.train_scales(method.trainable)
+        return _with_scales(model, config)
     elif method.train == "lora":
         model = _with_lora(model, method.lora)
     if config.task.kind == "classification" and method.train != "nothing":
@@ -46,11 +45,49 @@ def merge(model: nn.Module) -> nn.Module:
 
     LoRA on packed layers stays beside them: merging would need new codes.
     """
-    for layer in packed_layers(model).values():
-        if layer.scale is not None:
-            layer.fold_scales()
     unload: Any = getattr(model, "merge_and_unload", None)
-    return model if unload is None or packed_layers(model) else unload()
+    if unload is None or (packed_layers(model) and not _has_scales(model)):
+        return model
+    merged: nn.Module = unload()
+    return merged
+
+
+def save_adapter(model: nn.Module, folder: Path) -> bool:
+    """Write trained scales (and a new head) to `folder` as peft does; False, and nothing, for other methods."""
+    if not _has_scales(model):
+        return False
+    from peft import get_peft_model_state_dict
+
+    wrapped: Any = model
+    tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
+    folder.mkdir()
+    save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, folder / ADAPTER, {"format": "pt"})
+    settings = copy.copy(wrapped.peft_config["default"])
+    settings.inference_mode = True  # as in every saved adapter: loading it does not mean to go on training
+    settings.save_pretrained(str(folder))
+    return True
+
+
+def load_adapter(model: nn.Module, folder: Path, before: Path) -> bool:
+    """Put trained scales back into a model prepared the same way; False, and nothing, for other methods.
+
+    Args:
+        folder: what `save_adapter` wrote.
+        before: the file of parameters by name that stands where a run was made before there was such a folder.
+    """
+    if not _has_scales(model):
+        return False
+    from peft import set_peft_model_state_dict
+
+    if folder.is_dir():
+        tensors = load_file(folder / ADAPTER)
+    else:
+        tensors = {
+            "base_model.model." + (f"{n.removesuffix('.scale')}.alphatuning_scale" if n.endswith(".scale") else n): t
+            for n, t in load_file(before).items()
+        }
+    set_peft_model_state_dict(model, tensors)
+    return True
 
 
 def lora_targets(model: nn.Module, which: str) -> list[str]:
@@ -66,7 +103,6 @@ def lora_targets(model: nn.Module, which: str) -> list[str]:
 
 def _with_lora(model: nn.Module, lora: Lora) -> nn.Module:
     from peft import LoraConfig, get_peft_model
-    from peft.tuners.lora import Linear as LoraLinear
     from transformers.pytorch_utils import Conv1D
 
     targets = lora_targets(model, lora.targets)
@@ -77,7 +113,24 @@ def _with_lora(model: nn.Module, lora: Lora) -> nn.Module:
         target_modules=targets,
         fan_in_fan_out=isinstance(model.get_submodule(targets[0]), Conv1D),
     )
-    settings._register_custom_module({PackedLinear: LoraLinear})
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Unsupported layer type .*PackedLinear")  # registered just above
-        return get_peft_model(model, settings)  # type: ignore[arg-type]
+    return get_peft_model(model, settings)  # type: ignore[arg-type]
+
+
+def _with_scales(model: nn.Module, config: Config) -> nn.Module:
+    from peft import get_peft_model
+
+    from alphatune.tuner import AlphaTuningConfig
+
+    method = config.method
+    if not packed_layers(model):
+        raise UserError(f"method={method.name} trains scales, but the model has no quantised layer")
+    task = "SEQ_CLS" if config.task.kind == "classification" else "CAUSAL_LM"  # SEQ_CLS: a new head trains too
+    settings = AlphaTuningConfig(trainable=method.trainable, task_type=task)  # type: ignore[arg-type]
+    wrapped = get_peft_model(model, settings)  # type: ignore[arg-type]
+    settings.base_model_name_or_path = config.model.name  # not the folder that it was read from
+    return wrapped
+
+
+def _has_scales(model: nn.Module) -> bool:
+    configs: dict[str, Any] = getattr(model, "peft_config", {})
+    return any(settings.peft_type == "ALPHATUNING" for settings in configs.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,18 +26,26 @@ from alphatune.quantize import (
 
 TENSORS = "packed.safetensors"
 REPORT = "report.json"
+Calibration = Sequence[Mapping[str, torch.Tensor]]
 
 
 def quantizer(quant: Quant) -> BCQConfig | UniformConfig:
     """The library's settings of a run's `quant` group."""
     if quant.format == "uniform":
         return UniformConfig(quant.q, quant.group_size)
-    return BCQConfig(quant.q, quant.group_size, quant.solver, quant.iterations)
+    return BCQConfig(
+        quant.q, quant.group_size, quant.solver, quant.iterations, quant.offset, quant.rounds, quant.damping
+    )
 
 
-def write(folder: Path, model: nn.Module, quant: Quant, progress: bool = True) -> None:
-    """Quantise `model` in place and write its codes, scales and per-layer errors to `folder`."""
-    reports = quantize_model(model, quantizer(quant), progress)
+def write(
+    folder: Path, model: nn.Module, quant: Quant, progress: bool = True, calibration: Calibration | None = None
+) -> None:
+    """Quantise `model` in place and write its codes, scales and per-layer errors to `folder`.
+
+    `calibration`: batches of inputs, for the solvers that need them.
+    """
+    reports = quantize_model(model, quantizer(quant), progress, calibration)
     tensors = {}
     for name, layer in packed_layers(model).items():
         tensors[f"{name}.qweight"] = layer.qweight

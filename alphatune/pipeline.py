@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("alphatune")
 Report = Callable[[int, dict[str, float]], None]
+_ADAPTER = "adapter"  # of trained scales: a folder that peft loads; other methods have one file of parameters
+_CALIBRATION_BATCH = 8  # texts; fixed, so that no setting of a run moves the last bits of its codes
 
 
 class Run:
@@ -100,23 +102,38 @@ class Run:
 
     # ---- stages that make weights --------------------------------------------------------------------------------
 
-    def quantized(self, spec: Spec, dense: Callable[[], nn.Module]) -> Artifact:
-        """Codes and scales of the linear layers of `dense()`."""
+    def quantized(self, spec: Spec, dense: Callable[[], tuple[nn.Module, Any]]) -> Artifact:
+        """Codes and scales of the linear layers of the model that `dense()` gives with its tokenizer."""
 
         def make(folder: Path) -> None:
             from alphatune import packed_file
 
-            packed_file.write(folder, dense(), self.config.quant, self.config.runtime.progress)
+            model, tokenizer = dense()
+            calibration = None
+            if identity.calibrated(self.config):
+                model, calibration = model.to(self.device), self._calibration(tokenizer)
+            packed_file.write(folder, model, self.config.quant, self.config.runtime.progress, calibration)
 
         return self._stage("quantize", spec, make)
 
+    def _calibration(self, tokenizer: Any) -> list[dict[str, torch.Tensor]]:
+        """Batches of the first training texts of a shuffle that does not depend on the run's seed."""
+        from alphatune import batches
+
+        shuffled = list(self.dataset.train)
+        random.Random(0).shuffle(shuffled)
+        examples = shuffled[: identity.calibration_examples(self.config)]
+        items = batches.training_items(examples, tokenizer, self.config.task, batches.Counts())
+        starts = range(0, len(items), _CALIBRATION_BATCH)
+        return [batches.collate(items[i : i + _CALIBRATION_BATCH], int(tokenizer.pad_token_id)) for i in starts]
+
     def adapted(self) -> Artifact:
-        """The trained parameters and the loss curves."""
+        """The trained parameters (scales as a peft adapter) and the loss curves."""
         spec = self.plan.adapted
         assert spec is not None
 
         def make(folder: Path) -> None:
-            from alphatune import batches, train
+            from alphatune import batches, methods, train
 
             model, tokenizer = self._start()
             task, counts = self.config.task, batches.Counts()
@@ -130,7 +147,8 @@ class Run:
                 scratch,
                 self.report,
             )
-            train.save_trained(model, folder / train.TRAINED)
+            if not methods.save_adapter(model, folder / _ADAPTER):
+                train.save_trained(model, folder / train.TRAINED)
             report = {"curves": asdict(curves), "cut": asdict(counts), "train_items": len(self.train_examples)}
             (folder / "report.json").write_text(json.dumps(report, allow_nan=False))
             train.clear_checkpoints(scratch)
@@ -195,7 +213,7 @@ class Run:
 
         model, tokenizer = self._load()
         if self.plan.quantized is not None:
-            self._install(model, self.quantized(self.plan.quantized, lambda: self._load()[0]))
+            self._install(model, self.quantized(self.plan.quantized, self._load))
         return methods.prepare(model, self.config).to(self.device), tokenizer
 
     def _adapted_model(self) -> tuple[nn.Module, Any]:
@@ -204,9 +222,10 @@ class Run:
 
         if self.plan.adapted is None:
             return self._start()
-        artifact = self.adapted()
+        folder = self.adapted().path
         model, tokenizer = self._start()
-        train.load_trained(model, artifact.path / train.TRAINED)
+        if not methods.load_adapter(model, folder / _ADAPTER, folder / train.TRAINED):
+            train.load_trained(model, folder / train.TRAINED)
         return methods.merge(model), tokenizer
 
     @cached_property
@@ -217,7 +236,7 @@ class Run:
         when, spec = self.config.method.quantize, self.plan.requantized
         if when in ("adapted", "merged"):
             assert spec is not None
-            codes = self.quantized(spec, lambda: self._adapted_model()[0])
+            codes = self.quantized(spec, self._adapted_model)
             model, tokenizer = self._adapted_model()
             self._install(model, codes)
         elif when == "frozen":
@@ -225,7 +244,7 @@ class Run:
             assert spec is not None
             artifact = self.adapted()
             model, tokenizer = self._load()
-            codes = self.quantized(spec, lambda: self._load()[0])
+            codes = self.quantized(spec, self._load)
             packed_file.write_dense(model, codes.path, self.config.quant)
             model = methods.prepare(model, self.config)
             train.load_trained(model, artifact.path / train.TRAINED)

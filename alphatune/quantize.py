@@ -6,6 +6,7 @@ they are (section 4.1 of the paper).
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +14,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers.pytorch_utils import Conv1D
 
-from alphatune import bcq, packing, uniform
+from alphatune import bcq, calibrated, packing, uniform, weighted
 from alphatune.bcq import BCQConfig
+from alphatune.calibration import second_moments
+from alphatune.config import CALIBRATED
 from alphatune.errors import UserError
 from alphatune.grouping import Grouping
 from alphatune.layers import PackedLinear
@@ -41,40 +44,74 @@ class LayerReport:
     group_size: int
     mse: float  # mean squared error per weight
     relative_error: float  # ||W - W_q|| / ||W||
+    output_error: float | None = None  # ||X (W - W_q)^T|| / ||X W^T|| on the calibration inputs, if there are any
 
 
-def quantize_model(model: nn.Module, config: BCQConfig | UniformConfig, progress: bool = True) -> list[LayerReport]:
+def quantize_model(
+    model: nn.Module,
+    config: BCQConfig | UniformConfig,
+    progress: bool = True,
+    calibration: Sequence[Mapping[str, Tensor]] | None = None,
+) -> list[LayerReport]:
     """Replace the linear layers inside `model`'s transformer blocks by packed ones, in place.
 
+    `calibration` are batches of the model's own inputs (`input_ids`, `attention_mask`, ...); the solvers "weighted",
+    "hessian" and "gptq" need them, others do not look at them.
+
     Raises:
-        UserError: bits outside 1..8, a group size that does not fit, or no layer to quantise.
+        UserError: bits outside 1..8, a group size that does not fit, a solver that lacks calibration inputs or cannot
+            do what is asked, or no layer to quantise. The model is then as it was.
     """
     if not 1 <= config.bits <= 8:
         raise UserError(f"bits={config.bits}: must be a whole number from 1 to 8")
     targets = linear_layers(model)
     if not targets:
         raise UserError(f"{type(model).__name__} has no linear layers inside repeated blocks: nothing to quantise")
-    reports = []
     width = model_width(model)
-    with tqdm(targets.items(), desc="quantise", unit="layer", disable=None if progress else True) as bar:
-        for name, layer in bar:
-            packed, report = quantize_layer(layer, config, name, width)
-            replace(model, name, packed)
+    moments: Iterable[tuple[str, Tensor | None]] = dict.fromkeys(targets).items()
+    if isinstance(config, BCQConfig) and config.solver in CALIBRATED:
+        if calibration is None:
+            raise UserError(f"solver={config.solver}: needs calibration inputs; give them, or use alternating")
+        shapes = {name: weight_of(layer).shape for name, layer in targets.items()}
+        for rows, columns in shapes.values():
+            _check_span(Grouping.of(rows, columns, config.group_size, width), config)
+        moments = second_moments(model, {name: shape[1] for name, shape in shapes.items()}, calibration)
+    reports, packed = [], {}
+    with tqdm(moments, "quantise", len(targets), unit="layer", disable=None if progress else True) as bar:
+        for name, hessian in bar:
+            packed[name], report = quantize_layer(targets[name], config, name, width, hessian)
             reports.append(report)
+    for name, layer in packed.items():  # at the end: calibration inputs come from the model as it was
+        replace(model, name, layer)
     return reports
 
 
 def quantize_layer(
-    layer: nn.Module, config: BCQConfig | UniformConfig, name: str = "", width: int | None = None
+    layer: nn.Module,
+    config: BCQConfig | UniformConfig,
+    name: str = "",
+    width: int | None = None,
+    hessian: Tensor | None = None,
 ) -> tuple[PackedLinear, LayerReport]:
-    """The packed form of one `nn.Linear` or `Conv1D`, and its quantisation error."""
+    """The packed form of one `nn.Linear` or `Conv1D`, and its quantisation error.
+
+    `hessian` [in, in] is X^T X / T of the layer's inputs, for the solvers that need it.
+
+    Raises:
+        UserError: the group size does not fit, or the solver cannot do what is asked.
+    """
     weight = weight_of(layer)
     grouping = Grouping.of(weight.shape[0], weight.shape[1], config.group_size, width)
-    packed, alpha, offset, error = _quantize_matrix(weight, config, grouping)
-    power = sum(float(rows.float().square().sum()) for rows in weight.split(_chunk_rows(weight, config.bits, grouping)))
+    _check_span(grouping, config)
+    if not isinstance(config, BCQConfig) or config.solver not in CALIBRATED:
+        hessian = None
+    elif hessian is None:
+        raise UserError(f"solver={config.solver}: needs the second moments of the layer's inputs")
+    packed, alpha, offset, errors = _quantize_matrix(weight, config, grouping, hessian)
     report = LayerReport(
         name, grouping.rows, grouping.columns, config.bits, grouping.size,
-        mse=error / weight.numel(), relative_error=(error / power) ** 0.5 if power else 0.0,
+        mse=errors.weight / weight.numel(), relative_error=_root_of_ratio(errors.weight, errors.weight_power),
+        output_error=None if hessian is None else _root_of_ratio(errors.output, errors.output_power),
     )  # fmt: skip
     return PackedLinear(packed, alpha, offset, getattr(layer, "bias", None), grouping), report
 
@@ -110,6 +147,41 @@ def replace(model: nn.Module, name: str, module: nn.Module) -> None:
     setattr(model.get_submodule(parent), leaf, module)
 
 
+@dataclass
+class _Errors:
+    """Squared norms, summed over the rows done so far."""
+
+    weight: float = 0.0  # ||W - W_q||^2
+    weight_power: float = 0.0  # ||W||^2
+    output: float = 0.0  # ||X (W - W_q)^T||^2 / T
+    output_power: float = 0.0
+
+    def add(self, rows: Tensor, rebuilt: Tensor, hessian: Tensor | None) -> None:
+        difference = rows - rebuilt
+        self.weight += float(difference.square().sum())
+        self.weight_power += float(rows.square().sum())
+        if hessian is not None:
+            self.output += float(calibrated.output_error(difference, hessian).sum())
+            self.output_power += float(calibrated.output_error(rows, hessian).sum())
+
+
+def _root_of_ratio(part: float, whole: float) -> float:
+    return (max(part, 0.0) / whole) ** 0.5 if whole > 0 else 0.0
+
+
+def _check_span(grouping: Grouping, config: BCQConfig | UniformConfig) -> None:
+    """Refuse what the solvers cannot do, before the work starts."""
+    if not isinstance(config, BCQConfig):
+        return
+    if config.solver in ("hessian", "gptq") and grouping.span > 1:
+        raise UserError(
+            f"solver={config.solver}: group_size={grouping.size} spans several rows of {grouping.columns} weights, "
+            f"but rows are solved apart; use at most {grouping.columns}, or solver=weighted"
+        )
+    if config.solver == "optimal" and config.offset:
+        raise UserError("solver=optimal: not with an offset; use alternating")
+
+
 def _chunk_rows(weight: Tensor, bits: int, grouping: Grouping) -> int:
     """Rows solved at once: temporaries of about 100 bytes a weight must stay below twice the layer (8 bytes a weight).
 
@@ -120,33 +192,54 @@ def _chunk_rows(weight: Tensor, bits: int, grouping: Grouping) -> int:
 
 
 def _quantize_matrix(
-    weight: Tensor, config: BCQConfig | UniformConfig, grouping: Grouping
-) -> tuple[Tensor, Tensor, Tensor | None, float]:
-    uniform_codes = isinstance(config, UniformConfig)
+    weight: Tensor, config: BCQConfig | UniformConfig, grouping: Grouping, hessian: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None, _Errors]:
+    offset = isinstance(config, UniformConfig) or config.offset
     words, (groups, shared) = -(-grouping.columns // packing.WORD), grouping.scales_shape
     # allocated first and filled in place: small results kept between large temporaries would fragment the heap
     packed = torch.empty(words, config.bits, grouping.rows, dtype=torch.int32, device=weight.device)
-    scales = torch.empty(groups, config.bits + uniform_codes, shared, device=weight.device)  # the offset comes last
-    error, step = 0.0, _chunk_rows(weight, config.bits, grouping)
+    scales = torch.empty(groups, config.bits + offset, shared, device=weight.device)  # the offset comes last
+    errors, step, curvature = _Errors(), _chunk_rows(weight, config.bits, grouping), None
+    if hessian is not None and isinstance(config, BCQConfig):
+        curvature = calibrated.Curvature.of(hessian, config.damping, config.solver == "gptq")
+        if grouping.span == 1:  # larger pieces: every step multiplies them by the [in, in] second moments
+            step = calibrated.rows_at_once(grouping, config.bits + offset)
     for start in range(0, grouping.rows, step):
         rows = weight[start : start + step].float()
         part = Grouping(rows.shape[0], grouping.columns, grouping.size)
-        signs, alphas = [], []
-        for vectors in part.vectors(rows):
-            alpha, sign, offset = _solve(vectors, config)
-            rebuilt = bcq.reconstruct(alpha, sign) + (0 if offset is None else offset[:, None])
-            error += float((vectors - rebuilt).square().sum())
-            signs.append(sign)
-            alphas.append(alpha if offset is None else torch.cat([alpha, offset[:, None]], dim=1))
-        whole, by_group = part.from_vectors(signs, alphas)
-        packed[:, :, start : start + step] = packing.pack(whole)
+        signs, by_group = _solve(rows, part, config, curvature)
+        errors.add(rows, calibrated.rebuild(signs, by_group, part), hessian)
+        packed[:, :, start : start + step] = packing.pack(signs)
         first = start // grouping.span
         scales[:, :, first : first + by_group.shape[2]] = by_group
     alpha = scales[:, : config.bits].contiguous()
-    return packed, alpha, scales[:, config.bits].contiguous() if uniform_codes else None, error
+    return packed, alpha, scales[:, config.bits].contiguous() if offset else None, errors
 
 
-def _solve(vectors: Tensor, config: BCQConfig | UniformConfig) -> tuple[Tensor, Tensor, Tensor | None]:
+def _solve(
+    rows: Tensor, part: Grouping, config: BCQConfig | UniformConfig, curvature: calibrated.Curvature | None
+) -> tuple[Tensor, Tensor]:
+    """Signs [n, q, in] and scales [G, k, R] of some rows; k = q + 1 has the offset last."""
+    vectors = part.vectors(rows)
+    weights: list[Tensor] | list[None] = [None] * len(vectors)
+    if curvature is not None:
+        weights = part.vectors(curvature.hessian.diagonal().expand(rows.shape))
+    signs, alphas = [], []
+    for piece, weight in zip(vectors, weights, strict=True):
+        alpha, sign, offset = _solve_vectors(piece, config, weight)
+        signs.append(sign)
+        alphas.append(alpha if offset is None else torch.cat([alpha, offset[:, None]], dim=1))
+    whole, by_group = part.from_vectors(signs, alphas)
+    if curvature is None or not isinstance(config, BCQConfig) or config.solver == "weighted":
+        return whole, by_group
+    return calibrated.refine(rows, whole, by_group, part, curvature, config.solver, config.rounds)
+
+
+def _solve_vectors(vectors: Tensor, config: BCQConfig | UniformConfig, weights: Tensor | None) -> weighted.Fit:
     if isinstance(config, UniformConfig):
         return uniform.as_binary(*uniform.search(vectors, config.bits), config.bits)
+    if weights is not None or (config.offset and config.solver == "alternating"):
+        return weighted.alternating(vectors, config.bits, config.iterations, weights, config.offset)
+    if config.offset and config.solver == "greedy":
+        return weighted.greedy(vectors, config.bits, offset=True)
     return *bcq.solve(vectors, config), None

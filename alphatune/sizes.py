@@ -42,7 +42,7 @@ def sizes(model: nn.Module, config: Config) -> Sizes:
     head = sum(p.numel() for n, p in model.named_parameters() if any(part in HEADS for part in n.split(".")))
     head = head if config.task.kind == "classification" else 0
 
-    planes = groups * quant.q + (groups if quant.format == "uniform" else 0)  # an offset per group for uniform codes
+    planes = groups * (quant.q + (quant.format == "uniform" or quant.offset))  # an offset counts as a plane's scales
     packed_bytes = FLOAT * (parameters - weights) + quant.q * weights // 8 + FLOAT * planes
     dense_bytes = FLOAT * parameters
     trainable: int | None = {

@@ -74,6 +74,8 @@ def _main(given: argparse.Namespace) -> int:
     todo = _todo(found, rows)
     print(_announced(name, found, todo, rows), flush=True)
     if given.plan:
+        for reason in dict.fromkeys(cell.obstacle for cell in todo if cell.obstacle):
+            print(f"{sum(c.obstacle == reason for c in todo)} cells cannot run here: {reason}")
         for cell in found.search + found.final:
             if cell.row.id in rows or cell in todo:
                 print(f"{'done' if cell.record else 'to run':7} {cell.name}{f': {cell.record}' if cell.record else ''}")
@@ -160,10 +162,9 @@ def _render(name: str, planner: Planner, found: Cells, seeds: list[int], out: Pa
 
 
 def _numbers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text}: must be whole numbers with commas, e.g. 0,1,2") from None
+    if not all(part.isdigit() for part in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text}: must be whole numbers from 0 with commas, e.g. 0,1,2")
+    return [int(part) for part in text.split(",")]
 
 
 def _positive(text: str) -> int:

@@ -86,8 +86,8 @@ def test_collate_pads_on_the_right() -> None:
 def test_only_what_the_method_names_changes(quick: list[str]) -> None:
     config = config_of([*quick, "hparams.learning_rate=0.05"])
     run = Run(config, load(config.task, config.data), 1)
-    trained = load_file(run.adapted().path / "trained.safetensors")
-    assert {name.rsplit(".", 1)[-1] for name in trained} == {"scale"}
+    trained = load_file(run.adapted().path / "adapter" / "adapter_model.safetensors")
+    assert {name.rsplit(".", 1)[-1] for name in trained} == {"alphatuning_scale"}
     assert sum(t.numel() for t in trained.values()) == 2 * 9 * 32  # alpha_1: 9 h per layer, h = 32
 
 

@@ -1,0 +1,235 @@
+"""Packed models in transformers: quantise in place, `save_pretrained`, `from_pretrained`.
+
+`import alphatune` registers this module with transformers. A checkpoint holds int32 codes and float32 scales; its
+config.json names the packed layers, so loading never guesses which they are.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from transformers.quantizers import auto
+from transformers.quantizers.base import HfQuantizer
+
+from alphatune import quantize
+from alphatune.errors import UserError
+from alphatune.layers import PackedLinear, packed_layers
+from alphatune.quant_config import BCQ, UNIFORM, BCQConfig, UniformConfig
+from alphatune.quantize import LayerReport, linear_layers, model_width, quantize_layer, replace, weight_of
+
+Quantization = BCQConfig | UniformConfig
+Calibration = Sequence[Mapping[str, Tensor]]
+_TENSORS = ("qweight", "alpha", "offset")
+
+
+def quantize_model(
+    model: nn.Module, config: Quantization, progress: bool = True, calibration: Calibration | None = None
+) -> nn.Module:
+    """Pack the linear layers inside `model`'s transformer blocks, in place, and freeze the model.
+
+    A transformers model can then be saved with `save_pretrained`; the errors made are in `model.hf_quantizer.reports`.
+
+    Args:
+        model: any transformers model, its weights loaded; other modules with repeated blocks are packed too.
+        config: the format and the solver.
+        calibration: batches of the model's inputs, for the solvers that need them.
+
+    Returns:
+        The same model.
+
+    Raises:
+        UserError: the model is packed already, no layer is to be packed, a group size does not fit, or the solver
+            lacks calibration inputs.
+    """
+    if not isinstance(config, BCQConfig | UniformConfig):
+        raise UserError(f"quantize_model takes alphatune.BCQConfig or alphatune.UniformConfig, not {type(config)}")
+    if not hasattr(model, "save_pretrained"):
+        _pack(model, config, progress, calibration)
+        return model
+    model_: Any = model
+    quantizer = PackedQuantizer(copy.deepcopy(config), pre_quantized=False)
+    quantizer.progress, quantizer.calibration = progress, calibration
+    quantizer.postprocess_model(model_)
+    model_.hf_quantizer, model_.is_quantized = quantizer, True
+    model_.quantization_method = config.quant_method
+    return model
+
+
+class PackedQuantizer(HfQuantizer):
+    """What transformers asks for while it loads or saves a packed model."""
+
+    def __init__(self, quantization_config: Quantization, **kwargs: Any) -> None:
+        super().__init__(quantization_config, **kwargs)
+        self.settings = quantization_config
+        self.reports: list[LayerReport] = []  # errors of the layers, where this process quantised them
+        self.progress = True
+        self.calibration: Calibration | None = None
+
+    def _process_model_before_weight_loading(
+        self, model: Any, checkpoint_files: list[str] | None = None, **kwargs: Any
+    ) -> Any:
+        """Put empty packed layers into the skeleton."""
+        if not self.pre_quantized:
+            return model
+        shapes = _shapes(checkpoint_files)
+        modules = self.settings.modules if isinstance(self.settings.modules, dict) else {}
+        found: dict[str, int] = {}
+        for name in modules:
+            here = _here(model, name)
+            if here is None:  # a part of the saved model that this class leaves out
+                continue
+            layer = model.get_submodule(here)
+            grouping = self.settings.grouping(name, *weight_of(layer).shape)
+            bias = getattr(layer, "bias", None)
+            packed = PackedLinear.empty(grouping, self.settings.bits, self.settings.has_offset, bias)
+            _check_shapes(packed, (name, here), shapes)
+            replace(model, here, packed)
+            found[here] = grouping.size
+            parent = model.get_submodule(here.rpartition(".")[0])
+            if not [*parent.parameters(recurse=False), *parent.buffers(recurse=False)]:
+                # GPT-2 initialises c_proj.weight from the block that holds it: there is none to initialise any more
+                parent._is_hf_initialized = True
+        if not found:
+            raise UserError(
+                f"the checkpoint's quantization_config names no layer of {type(model).__name__}: "
+                "its config.json belongs to another model"
+            )
+        self.settings.modules = found
+        stops = {f"^{re.escape(name)}\\.weight$" for name in [*modules, *found]}  # see get_state_dict_and_metadata
+        model._keys_to_ignore_on_load_unexpected = set(model._keys_to_ignore_on_load_unexpected or ()) | stops
+        return model
+
+    def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
+        """Quantise a model that was loaded dense; see that a packed one is complete. Either is frozen."""
+        if not self.pre_quantized:
+            self.reports = _pack(model, self.settings, self.progress, self.calibration)
+            self.settings.modules = {name: layer.grouping.size for name, layer in packed_layers(model).items()}
+            self.pre_quantized = True
+            return model
+        for name, layer in packed_layers(model).items():
+            for which, tensor in _tensors(layer).items():
+                if not getattr(tensor, "_is_hf_initialized", False):  # what the loader sets on all that it has read
+                    raise UserError(f"the checkpoint lacks {name}.{which}: it is incomplete or of another model")
+        model.requires_grad_(False)
+        return model
+
+    def get_state_dict_and_metadata(self, model: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """The state dict plus one empty tensor in the place of a dense weight.
+
+        Without alphatune, transformers would warn of the unknown quantisation, leave the packed layers at random
+        weights and go on. The empty tensor does not fit the dense layer, which makes it stop with an error.
+        """
+        state: dict[str, Tensor] = model.state_dict()
+        first = next((n for n in state if n.endswith(".qweight")), None)
+        if first is not None:
+            state[first.removesuffix("qweight") + "weight"] = torch.empty(0)
+        return state, {}
+
+    def is_serializable(self) -> bool:
+        """Packed models can be saved."""
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        """Adapters on a packed model can be trained."""
+        return True
+
+
+def register() -> None:
+    """Tell transformers about the two formats; doing it again changes nothing."""
+    for method, config in ((BCQ, BCQConfig), (UNIFORM, UniformConfig)):
+        auto.AUTO_QUANTIZATION_CONFIG_MAPPING[method] = config
+        auto.AUTO_QUANTIZER_MAPPING[method] = PackedQuantizer
+
+
+def _pack(model: nn.Module, config: Quantization, progress: bool, calibration: Calibration | None) -> list[LayerReport]:
+    if packed_layers(model):
+        raise UserError("this model is quantised already; quantise the dense one")
+    if config.modules is None:
+        reports = quantize.quantize_model(model, config, progress, calibration)
+    else:
+        reports, width = [], model_width(model)
+        for name, layer in _chosen(model, config.modules).items():
+            packed, report = quantize_layer(layer, config, name, width)
+            replace(model, name, packed)
+            reports.append(report)
+    model.requires_grad_(False)
+    return reports
+
+
+def _chosen(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
+    """The linear layers inside the blocks whose name is, or ends in, one of `names`."""
+    layers, chosen = linear_layers(model), dict[str, nn.Module]()
+    for wanted in names:
+        matches = {n: m for n, m in layers.items() if n == wanted or n.endswith(f".{wanted}")}
+        if not matches:
+            known = ", ".join(sorted({n.rpartition(".")[2] for n in layers})) or "none"
+            raise UserError(f"modules: no linear layer inside the blocks is called {wanted}; there are: {known}")
+        chosen.update(matches)
+    return chosen
+
+
+def _here(model: Any, name: str) -> str | None:
+    """The name in `model` of the linear layer that was `name` in the model that was saved, which may have had a head.
+
+    Raises:
+        UserError: there is such a module, but it is not linear.
+    """
+    prefix = f"{model.base_model_prefix}."
+    for candidate in (name, prefix + name, name.removeprefix(prefix)):
+        try:
+            layer = model.get_submodule(candidate)
+        except AttributeError:
+            continue
+        if not isinstance(layer, nn.Linear | quantize.Conv1D):
+            raise UserError(f"quantization_config.modules: {candidate} is no linear layer of {type(model).__name__}")
+        return candidate
+    return None
+
+
+def _tensors(layer: PackedLinear) -> dict[str, Tensor]:
+    tensors = {name: getattr(layer, name) for name in _TENSORS}
+    return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+
+
+def _shapes(files: list[str] | None) -> dict[str, tuple[int, ...]]:
+    """Shapes of all tensors in the checkpoint's files, by name.
+
+    Raises:
+        UserError: a file is missing, cut off, or not safetensors.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in files or []:
+        path = Path(file)
+        if path.suffix != ".safetensors":
+            raise UserError(f"{path.name}: packed checkpoints are safetensors files only")
+        if not path.is_file():
+            raise UserError(f"{path.name}: this part of the checkpoint is missing")
+        try:
+            with safe_open(path, framework="pt") as opened:
+                shapes.update({key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()})  # noqa: SIM118
+        except SafetensorError as error:
+            raise UserError(f"{path.name}: not a whole safetensors file: {error}") from error
+    if files and not any(name.endswith(".qweight") for name in shapes):
+        raise UserError(f"{Path(files[0]).name}: holds no packed layer; config.json belongs to another checkpoint")
+    return shapes
+
+
+def _check_shapes(layer: PackedLinear, names: Iterable[str], shapes: dict[str, tuple[int, ...]]) -> None:
+    for which, tensor in _tensors(layer).items():
+        for name in names:
+            found = shapes.get(f"{name}.{which}")
+            if found is not None and found != tuple(tensor.shape):
+                raise UserError(
+                    f"{name}.{which}: the file has shape {list(found)}, config.json implies {list(tensor.shape)}"
+                )
+
+
+register()
