@@ -66,6 +66,7 @@ def _line(table: Experiment, row: Row, results: Results, extra: list[str], seeds
     rate = results.rates.get(row.search_as or row.id)
     chosen = [] if rate is None else [f"hparams.learning_rate={rate}"]
     open_search = bool(row.search or row.search_as) and rate is None
+    no_model = any(all(not o.startswith(f"{key}=") for o in extra) for key in table.needs)  # its folder is not given
     cells = []
     for column in table.columns:
         if values.measured(column):
@@ -73,7 +74,7 @@ def _line(table: Experiment, row: Row, results: Results, extra: list[str], seeds
             cells.append(_measured(column, found, row.paper.get(column.key), len(seeds)))
         else:
             config = compose.config_of([*table.base, *row.set, *column.set, *chosen, *extra])
-            unknown = open_search and values.is_setting(column)
+            unknown = open_search if values.is_setting(column) else no_model
             recorded = [made for _, made in results.of(row.id, column).values()]
             cells.append(_computed(column, row, None if unknown else config, recorded, row.paper.get(column.key)))
     runs = [cell.n for cell in cells if cell.n is not None]
@@ -88,6 +89,9 @@ def _measured(column: Column, found: Found, published: Published | None, wanted:
     numbers = {s: v for s, (_, made) in found.items() if (v := values.of_record(made, name)) is not None}
     ours = aggregate.mean([v * column.scale for v in numbers.values()])
     cell = _with_paper(Cell(n=len(numbers)), column, published)
+    if ours is None and found:  # another task's metric: these runs have no such value
+        cell.n = None
+        return cell
     if ours is None:
         cell.marks.append("missing")
         return cell
@@ -108,13 +112,14 @@ def _measured(column: Column, found: Found, published: Published | None, wanted:
 def _computed(
     column: Column, row: Row, config: Config | None, recorded: list[dict[str, Any]], published: Published | None
 ) -> Cell:
-    """A size or a setting: no run is needed, but a size that a run recorded is preferred."""
+    """A size or a setting: no run is needed, but a size that a run recorded is preferred.
+
+    Without a config there is no setting (a search is still to choose it), or no model that sizes could be worked out of.
+    """
     name = values.name_of(column)
     cell = _with_paper(Cell(), column, published)
-    if config is None:  # a setting that a search is still to choose
-        return cell
     sizes = [values.of_record(made, name) for made in recorded] if name in values.SIZES else []
-    value = sizes[0] if sizes else values.of_config(config, row, name)
+    value = sizes[0] if sizes else values.of_config(config, row, name) if config is not None else None
     published = None if published is None or published.mean is None else published
     if value is None:
         return cell
