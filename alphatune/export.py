@@ -148,15 +148,15 @@ def _per_output(scales: Tensor, layer: PackedLinear) -> Tensor:
 def _dense_layer(layer: PackedLinear, transposed: bool) -> nn.Module:
     weight = layer.weight_t().detach()
     dense: Any
-    if transposed:
-        dense = Conv1D(0, 0)
-        dense.nf, dense.nx = layer.out_features, layer.in_features
-        dense.weight = nn.Parameter(weight, requires_grad=False)
-        dense.bias = layer.bias
-        return dense
-    dense = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
-    dense.weight = nn.Parameter(weight.T.contiguous(), requires_grad=False)
+    with torch.device("meta"):  # no initial values: they are replaced at once
+        if transposed:
+            dense = Conv1D(layer.out_features, layer.in_features)
+        else:
+            dense = nn.Linear(layer.in_features, layer.out_features)
+    dense.weight = nn.Parameter(weight if transposed else weight.T.contiguous(), requires_grad=False)
     dense.bias = layer.bias
+    if transposed and layer.bias is None:  # a Conv1D cannot do without
+        dense.bias = nn.Parameter(weight.new_zeros(layer.out_features), requires_grad=False)
     return dense
 
 

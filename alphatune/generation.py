@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     texts = prompts(args.prompt, args.prompts)
     source = checkpoints.local(args.base, args.revision)
+    checkpoints.settings(source)  # says of an adapter that it is one
     folders = [checkpoints.local(name) for name in args.adapter]
     tokenizer = checkpoints.load_tokenizer(source)
     model = checkpoints.load(source, "causal-lm", args.dtype)

@@ -125,7 +125,8 @@ def seconds(rows: int = 1024, columns: int = 4096) -> None:
     layer.weight.data = torch.randn(rows, columns, generator=generator)
     x = inputs_like(generator, columns, 2 * columns)[0]
     hessian = x.T @ x / len(x)
-    print(f"{rows} x {columns}, q=3, processor seconds of 1 thread\n| solver | per row | g=256 | g=64 |\n|---|---|---|---|")
+    print(f"{rows} x {columns}, q=3, processor seconds of 1 thread")
+    print("| solver | per row | g=256 | g=64 |\n|---|---|---|---|")
     for label, settings in SOLVERS.items():
         cells = []
         for group in (None, 256, 64):
