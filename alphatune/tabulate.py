@@ -114,7 +114,7 @@ def _computed(
 ) -> Cell:
     """A size or a setting: no run is needed, but a size that a run recorded is preferred.
 
-    Without a config there is no setting (a search is still to choose it), or no model that sizes could be worked out of.
+    Without a config there is no setting (a search is still to choose it), or no model to work sizes out of.
     """
     name = values.name_of(column)
     cell = _with_paper(Cell(), column, published)

@@ -27,7 +27,9 @@ FLOW = [
     ["packed_file", "tiny"],
     ["models", "batches"],
     ["methods", "loss", "decode"],
+    ["checkpoints"],
     ["sizes", "train", "predict"],
+    ["compression", "generation", "inspection", "export"],
     ["identity"],
     ["pipeline", "record", "track", "push"],
     ["run", "values", "card"],
@@ -38,7 +40,8 @@ FLOW = [
     ["render", "plots", "report"],
     ["claims"],
     ["publish"],
-    ["table", "score", "search"],
+    ["table", "score", "search", "completion"],
+    ["cli"],
 ]
 ORDER = {name: i for i, names in enumerate(FLOW) for name in names}
 
