@@ -61,7 +61,8 @@ class BCQConfig(bcq.BCQConfig, _Packed):
     Args:
         bits: planes, 1 to 8.
         group_size: weights per scale: None for one row, a number, or "h" / "0.5h" of the model's width.
-        solver: "greedy" (AlphaTuning, Eq. 6-7), "alternating" (Eq. 8), or "optimal" (one or two bits).
+        solver: "greedy" (AlphaTuning, Eq. 6-7), "alternating" (Eq. 8), "optimal" (one or two bits); with calibration
+            inputs also "weighted", "hessian" and "gptq" (docs/solvers.md).
         iterations: of the alternating solver.
         modules: names (or last parts of names) of the layers to quantise; None: every linear layer inside the
             transformer blocks. In a quantised model: the packed layers' names with their weights per scale.

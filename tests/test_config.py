@@ -21,8 +21,10 @@ TASKS = ("dart, dart_partial, e2e, glue/cola, glue/mnli, glue/mrpc, glue/qnli, g
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("+quant.zzz=1", "quant.zzz=1: no such key; keys of quant: format, q, group_size, solver, iterations"),
-        ("quant.zzz=1", "quant.zzz=1: no such key; keys of quant: format, q, group_size, solver, iterations"),
+        ("+quant.zzz=1", "quant.zzz=1: no such key; keys of quant: format, q, group_size, solver, iterations, offset, "
+         "calibration, rounds, damping"),
+        ("quant.zzz=1", "quant.zzz=1: no such key; keys of quant: format, q, group_size, solver, iterations, offset, "
+         "calibration, rounds, damping"),
         ("quant.q=99", "quant.q=99: must be a whole number from 1 to 8"),
         ("quant.q=0", "quant.q=0: must be a whole number from 1 to 8"),
         ("quant.q=abc", "quant.q=abc: must be a whole number from 1 to 8"),
@@ -33,7 +35,8 @@ TASKS = ("dart, dart_partial, e2e, glue/cola, glue/mnli, glue/mrpc, glue/qnli, g
         ("experiment=foo", "experiment=foo: no such choice; must be one of: smoke"),
         ("hparams.learning_rate=fast", "hparams.learning_rate=fast: must be a number from 0.0 to 10.0"),
         ("hparams.learning_rate=nan", "hparams.learning_rate=nan: must be a number from 0.0 to 10.0"),
-        ("quant.solver=best", "quant.solver=best: must be one of: greedy, alternating, optimal"),
+        ("quant.solver=best", "quant.solver=best: must be one of: greedy, alternating, optimal, weighted, "
+                             "hessian, gptq"),
         ("quant.group_size=-3", "quant.group_size=-3: must be null (one row), a whole number of weights, or a "
                                 "multiple of the model width such as h or 0.5h"),
         ("quant.group_size=big", "quant.group_size=big: must be null (one row), a whole number of weights, or a "
