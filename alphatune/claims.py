@@ -176,11 +176,11 @@ def _computed(table: Experiment, row: Row, column: Column, extra: list[str]) -> 
     return float(value)
 
 
-def judge(extra: list[str]) -> list[tuple[Claim, list[Outcome]]]:
-    """Every claim with the outcome of every test, from the records that are there."""
+def judge(claims: list[Claim], extra: list[str]) -> list[tuple[Claim, list[Outcome]]]:
+    """Each claim with the outcome of every test, from the records that are there."""
     tables: dict[str, tuple[Experiment, Results]] = {}
     judged = []
-    for claim in load():
+    for claim in claims:
         found: list[Outcome] = []
         for test in claim.tests:
             for name in map(experiment.canonical, test.tables):
@@ -213,7 +213,7 @@ def markdown(judged: list[tuple[Claim, list[Outcome]]]) -> str:
 
 def write(extra: list[str], out: Path) -> list[tuple[Claim, list[Outcome]]]:
     """Render the claims to <out>/claims.md and claims.html."""
-    judged = judge(extra)
+    judged = judge(load(), extra)
     write_atomically(out / "claims.md", markdown(judged))
     write_atomically(out / "claims.html", report.fill("claims.html", judged=judged))
     return judged

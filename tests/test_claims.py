@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from alphatune import claims, experiment, values
@@ -48,8 +50,9 @@ def test_tests_speak_of_rows_and_columns_that_exist() -> None:
                 assert values.measured(column) != (test.kind == "ratio"), (claim.number, name, test.metric)
 
 
-def test_size_claims_are_decided_without_any_run(tmp_path: pytest.TempPathFactory) -> None:
-    judged = dict((claim.number, found) for claim, found in claims.judge([f"runtime.records={tmp_path}"]))
+def test_size_claims_are_decided_without_any_run(tmp_path: Path) -> None:
+    some = [claim for claim in claims.load() if claim.number in (1, 20)]
+    judged = {claim.number: found for claim, found in claims.judge(some, [f"runtime.records={tmp_path}"])}
     ratios = {(o.model, o.test.right, o.test.metric): o.ratio for o in judged[20]}
     # Table 2: 1420 / 327 MB and 354.9 M / 0.22 M
     assert ratios["gpt2-m", "alphatuning/q3", "total_mb"] == pytest.approx(1419.6 / 327.2, rel=1e-3)

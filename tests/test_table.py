@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -43,6 +44,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.fixture
+def alone(quick: list[str], shared_store: Path, tmp_path: Path) -> list[str]:
+    """`quick` with a store that holds the backbone at most, whatever other tests have made."""
+    if (shared_store / "backbone").is_dir():
+        shutil.copytree(shared_store / "backbone", tmp_path / "store" / "backbone")
+    return [*(o for o in quick if "runtime.artifacts" not in o), f"runtime.artifacts={tmp_path / 'store'}"]
+
+
 def _small(quick: list[str]) -> list[str]:
     return [a for o in quick for a in ("--set", o)]
 
@@ -71,10 +80,10 @@ def test_wrong_options_are_refused(wrong: list[str], capsys: pytest.CaptureFixtu
 
 
 def test_a_table_runs_what_is_missing_and_twice_does_nothing(
-    quick: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    alone: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = "tiny/ptq/q3,tiny/alphatuning/q2"
-    call = ["demo", "--rows", rows, "--seeds", "0,1", "--out", str(tmp_path / "out"), *_small(quick)]
+    call = ["demo", "--rows", rows, "--seeds", "0,1", "--out", str(tmp_path / "out"), *_small(alone)]
     assert table.main([*call, "--plan"]) == 0
     planned = capsys.readouterr().out
     assert "4 cells (2 rows), 0 done, 4 to run" in planned
@@ -165,7 +174,7 @@ def test_a_table_that_needs_a_folder_says_so(folder: Path, tmp_path: Path, capsy
 
 
 def test_slurm_gets_arrays_in_waves_and_then_renders(
-    quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    alone: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A stand-in for sbatch runs every array task at once, as bash with its index: the scripts are really executed."""
     calls = tmp_path / "calls"
@@ -189,7 +198,7 @@ def test_slurm_gets_arrays_in_waves_and_then_renders(
     monkeypatch.chdir(tmp_path)
     rows = "tiny/full_ft,tiny/ptq_full_ft/q3"
     call = ["demo", "--rows", rows, "--seeds", "0", "--out", str(tmp_path / "out"), "--launcher", "slurm"]
-    assert table.main([*call, "--sbatch", "--partition=gpu --time=1:00:00", "--jobs", "4", *_small(quick)]) == 0
+    assert table.main([*call, "--sbatch", "--partition=gpu --time=1:00:00", "--jobs", "4", *_small(alone)]) == 0
     assert "submitted 2 cells as jobs 1, 2, 3" in capsys.readouterr().out
     first, second, render = calls.read_text().splitlines()
     assert first.startswith("--parsable --array=0-0%4 --partition=gpu --time=1:00:00 ")
