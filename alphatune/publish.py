@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m alphatune.publish", description="Render every table and figure from the records, with an index."
     )
-    parser.add_argument("names", nargs="*", help="experiments (default: all of experiments/)")
+    parser.add_argument("names", nargs="*", help="experiments (default: all, with claims and an index)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. runtime.records=FOLDER")
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the pages (default: results/tables)")
     given = parser.parse_args(arguments)
@@ -83,9 +83,10 @@ def _main(names: list[str], extra: list[str], out: Path) -> int:
         entries.append(
             report.Entry(table.title, table.source, done, len(cells.final), table.substitute, f"{name}.html")
         )
-    claims.write(extra, out)
-    write_atomically(out / "index.html", report.index(entries))
-    print(f"index: {out / 'index.html'}")
+    if names == experiment.names():  # an index of some of them would hide the others
+        claims.write(extra, out)
+        write_atomically(out / "index.html", report.index(entries))
+        print(f"index: {out / 'index.html'}")
     return 0
 
 
