@@ -194,7 +194,8 @@ def test_a_tracker_that_fails_loses_no_run(
         path = execute(config_of([*quick, *store, "logger=wandb", "seed=12"]))
     assert result(path) == untracked
     what = "this run goes on without one" if where == "init" else "stopped following this run"
-    told = [r.message for r in caplog.records if r.message.startswith("tracker")]
+    # one record may reach two handlers of pytest's, where the logger did not propagate before
+    told = [r.message for r in dict.fromkeys(caplog.records) if r.message.startswith("tracker")]
     assert told == [f"tracker: {what} (ConnectionError: the service is down at {where})"]
 
 
@@ -295,7 +296,7 @@ def test_a_tracker_that_fails_is_not_called_again(caplog: pytest.LogCaptureFixtu
         guarded.log(1, {"x": 1.0})
         guarded.log(2, {"x": 1.0})
         guarded.finish({})
-    assert [r.message for r in caplog.records] == [
+    assert [r.message for r in dict.fromkeys(caplog.records)] == [
         "tracker: stopped following this run (ConnectionError: the service is down)"
     ]
 
