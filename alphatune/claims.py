@@ -30,6 +30,7 @@ from alphatune.cells import Planner
 from alphatune.errors import UserError
 from alphatune.experiment import Column, Experiment, Row
 from alphatune.tabulate import Results
+from alphatune.terminal import status_of
 
 REPRODUCED, NOT, UNDECIDED = "reproduced", "not reproduced", "undecided"
 
@@ -227,13 +228,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. runtime.records=FOLDER")
     parser.add_argument("--out", type=Path, default=Path("results/tables"), help="folder of the page")
     given = parser.parse_args(arguments)
-    try:
+
+    def show() -> int:
         print(markdown(write(given.set, given.out)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"page: {given.out / 'claims.html'}")
-    return 0
+        print(f"page: {given.out / 'claims.html'}")
+        return 0
+
+    return status_of(show)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ This file knows the arguments only. What they ask for is imported when it is nee
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -14,6 +13,7 @@ from typing import NoReturn
 import alphatune
 from alphatune import completion
 from alphatune.errors import UserError
+from alphatune.terminal import status_of
 
 SOLVERS = ("greedy", "alternating", "optimal", "weighted", "hessian", "gptq")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -26,19 +26,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns 0, 2 after a user's mistake, 130 when interrupted."""
-    try:
-        status = _run(argv)
-        sys.stdout.flush()
-        return status
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # `alphatune inspect DIR | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    return status_of(lambda: _run(argv))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -110,10 +110,10 @@ def write_lut_gemm(model: nn.Module, folder: Path, dtype: torch.dtype = torch.fl
     if not layers:
         raise UserError(f"{type(model).__name__} has no packed layer")
     for name, layer in layers.items():
-        grouping, (alpha, offset) = layer.grouping, layer.scales()
-        found = {"binary": layer.qweight, "alpha": _per_output(alpha, layer).to(dtype)}
-        if offset is not None:
-            found["q_bias"] = _per_output(offset, layer).to(dtype)
+        grouping = layer.grouping
+        found = {"binary": layer.qweight, "alpha": _per_output(layer.alpha, layer).to(dtype)}
+        if layer.offset is not None:
+            found["q_bias"] = _per_output(layer.offset, layer).to(dtype)
         if layer.bias is not None:
             found["bias"] = layer.bias.to(dtype)
         for part, tensor in found.items():

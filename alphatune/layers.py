@@ -22,15 +22,17 @@ class PackedLinear(nn.Module):
 
     Replaces `nn.Linear` and GPT-2's `Conv1D` alike: both map [..., in] to [..., out].
 
-    Buffers: `qweight` int32 [ceil(in/32), q, out]; `alpha` float32 [G, q, R]; `offset` float32 [G, R] or None. After
-    `train_scales` the trained part lives in the parameter `scale` and the effective scales follow from it.
+    Buffers: `qweight` int32 [ceil(in/32), q, out]; `alpha` float32 [G, q, R]; `offset` float32 [G, R] or None. Nothing
+    in it trains: an adapter (`alphatune.tuner`) holds trained scales and computes with them through `product`.
+
+    "Which" scales train: "first" (alpha_1), "all" (every alpha), or "gain", one factor per group that multiplies
+    everything, offset included (for uniform codes that is the step size s of PEQA).
     """
 
     qweight: Tensor
     alpha: Tensor
     offset: Tensor | None
     bias: Tensor | None
-    scale: nn.Parameter | None
 
     def __init__(
         self, qweight: Tensor, alpha: Tensor, offset: Tensor | None, bias: Tensor | None, grouping: Grouping
@@ -39,12 +41,10 @@ class PackedLinear(nn.Module):
         self.grouping = grouping
         self.in_features, self.out_features = grouping.columns, grouping.rows
         self.bits = qweight.shape[1]
-        self.trainable: str | None = None
         self.register_buffer("qweight", qweight)
         self.register_buffer("alpha", alpha)
         self.register_buffer("offset", offset)
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone(), False))
-        self.register_parameter("scale", None)
         self._dense: Tensor | None = None  # [in, out], only inside `dense_weights`
 
     @classmethod
@@ -59,23 +59,10 @@ class PackedLinear(nn.Module):
             grouping,
         )
 
-    def train_scales(self, which: str) -> nn.Parameter:
-        """Make scales trainable: "first" (alpha_1), "all" (every alpha), or "gain" (the step size s of PEQA).
-
-        "gain" trains one factor per group that multiplies everything, offset included: for uniform codes that is s.
-        """
-        self.scale = nn.Parameter(self.initial_scale(which))
-        self.trainable = which
-        return self.scale
-
     def initial_scale(self, which: str) -> Tensor:
         """The values that training of `which` starts from, as a new tensor: [G, R], or [G, q, R] for "all"."""
         initial = {"first": self.alpha[:, 0], "all": self.alpha, "gain": self._gain()}[which]
         return initial.detach().clone()
-
-    def scales(self) -> tuple[Tensor, Tensor | None]:
-        """The effective alpha [G, q, R] and offset [G, R], differentiable in `scale`."""
-        return self.effective(self.scale, self.trainable)
 
     def effective(self, scale: Tensor | None, which: str | None) -> tuple[Tensor, Tensor | None]:
         """alpha and offset with `scale` in the place of what `which` names; the layer's own where `scale` is None."""
@@ -88,16 +75,9 @@ class PackedLinear(nn.Module):
         ratio = scale / self._gain()
         return self.alpha * ratio[:, None], None if self.offset is None else self.offset * ratio
 
-    def fold_scales(self) -> None:
-        """Write the trained scales into the buffers; the layer computes the same and trains nothing."""
-        alpha, offset = self.scales()
-        self.alpha = alpha.detach().clone()
-        self.offset = None if offset is None else offset.detach().clone()
-        self.scale, self.trainable = None, None
-
     def weight_t(self, scale: Tensor | None = None, which: str | None = None) -> Tensor:
         """The dense W^T [in, out], float32, without gradient; with an adapter's `scale` if one is given."""
-        alpha, offset = self.scales() if scale is None else self.effective(scale, which)
+        alpha, offset = self.effective(scale, which)
         return _rebuild(self.qweight, alpha.detach(), None if offset is None else offset.detach(), self.grouping)
 
     @property
@@ -106,7 +86,7 @@ class PackedLinear(nn.Module):
         return self.weight_t().T
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.product(x, self.scale, self.trainable)
+        return self.product(x, None, None)
 
     def product(self, x: Tensor, scale: Tensor | None, which: str | None) -> Tensor:
         """[..., in] -> [..., out] with `scale` in the place of what `which` names, differentiable in both."""

@@ -68,25 +68,13 @@ def save_adapter(model: nn.Module, folder: Path) -> bool:
     return True
 
 
-def load_adapter(model: nn.Module, folder: Path, before: Path) -> bool:
-    """Put trained scales back into a model prepared the same way; False, and nothing, for other methods.
-
-    Args:
-        folder: what `save_adapter` wrote.
-        before: the file of parameters by name that stands where a run was made before there was such a folder.
-    """
+def load_adapter(model: nn.Module, folder: Path) -> bool:
+    """Put what `save_adapter` wrote into a model prepared the same way; False, and nothing, for other methods."""
     if not _has_scales(model):
         return False
     from peft import set_peft_model_state_dict
 
-    if folder.is_dir():
-        tensors = load_file(folder / ADAPTER)
-    else:
-        tensors = {
-            "base_model.model." + (f"{n.removesuffix('.scale')}.alphatuning_scale" if n.endswith(".scale") else n): t
-            for n, t in load_file(before).items()
-        }
-    set_peft_model_state_dict(model, tensors)
+    set_peft_model_state_dict(model, load_file(folder / ADAPTER))
     return True
 
 

@@ -224,7 +224,7 @@ class Run:
             return self._start()
         folder = self.adapted().path
         model, tokenizer = self._start()
-        if not methods.load_adapter(model, folder / _ADAPTER, folder / train.TRAINED):
+        if not methods.load_adapter(model, folder / _ADAPTER):
             train.load_trained(model, folder / train.TRAINED)
         return methods.merge(model), tokenizer
 

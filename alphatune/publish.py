@@ -12,10 +12,10 @@ from pathlib import Path
 from alphatune import experiment, plots, render, report, tabulate
 from alphatune.artifacts import write_atomically
 from alphatune.cells import Cells, Planner
-from alphatune.errors import UserError
 from alphatune.experiment import Experiment
 from alphatune.grid import Grid
 from alphatune.tabulate import Results
+from alphatune.terminal import status_of
 
 OUT = Path("results/tables")
 
@@ -63,14 +63,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. runtime.records=FOLDER")
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the pages (default: results/tables)")
     given = parser.parse_args(arguments)
-    try:
-        return _main([experiment.canonical(n) for n in given.names] or experiment.names(), given.set, given.out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return status_of(lambda: _main(given))
 
 
-def _main(names: list[str], extra: list[str], out: Path) -> int:
+def _main(given: argparse.Namespace) -> int:
+    names = [experiment.canonical(n) for n in given.names] or experiment.names()
+    extra, out = given.set, given.out
     from alphatune import claims
 
     entries = []

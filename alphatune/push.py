@@ -15,6 +15,7 @@ from typing import Any
 
 from alphatune import record, track
 from alphatune.errors import UserError
+from alphatune.terminal import status_of
 
 
 @dataclass(frozen=True)
@@ -96,15 +97,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--mode", choices=("online", "offline"), default="online")
     given = parser.parse_args(arguments)
     os.environ.pop("WANDB_SWEEP_ID", None)  # these are no runs of a sweep, whatever the shell was used for before
-    try:
-        paths = find(given.push or [Path("results/records")])
-        done = push(paths, given.project, given.mode, given.group)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: what was pushed stays; the same command pushes all", file=sys.stderr)
-        return 130
+    return status_of(lambda: _main(given), "interrupted: what was pushed stays; the same command pushes all")
+
+
+def _main(given: argparse.Namespace) -> int:
+    paths = find(given.push or [Path("results/records")])
+    done = push(paths, given.project, given.mode, given.group)
     for line in done.damaged:
         print(f"skipped: {line}", file=sys.stderr)
     print(f"{len(done.runs)} of {len(paths)} records pushed to project {given.project}")

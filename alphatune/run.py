@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from alphatune import compose, identity, models, record, track
 from alphatune.config import Config, parse
 from alphatune.errors import UserError
+from alphatune.terminal import log_to_terminal
 
 log = logging.getLogger("alphatune")
 
@@ -102,15 +103,6 @@ def _line(result: dict[str, Any]) -> str:
         for metric, score in metrics.items()
     )
     return f"{result['run_id']}: validation loss {result['validation_loss']:.3f}, {scores}"
-
-
-def log_to_terminal() -> None:
-    """Send the project's log lines, bare, to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    log.handlers[:] = [handler]
-    log.setLevel(logging.INFO)
-    log.propagate = False
 
 
 def main(arguments: list[str] | None = None) -> int:

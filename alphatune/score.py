@@ -16,6 +16,7 @@ from alphatune.errors import UserError
 from alphatune.metrics import LABEL_METRICS, TEXT_METRICS, Scores, score, score_labels
 from alphatune.metrics.files import LAYOUTS, read_lines, read_references
 from alphatune.metrics.labels import Label
+from alphatune.terminal import status_of
 
 WEBNLG = ["bleu", "meteor", "ter"]
 TASKS: dict[str, list[str]] = {
@@ -77,11 +78,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns 0, 1 if no metric could be computed, or 2 after a user's mistake."""
-    try:
-        return _run(_parser().parse_args(argv))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return status_of(lambda: _run(_parser().parse_args(argv)))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -20,6 +20,7 @@ from alphatune.artifacts import digest
 from alphatune.config import Config
 from alphatune.errors import UserError
 from alphatune.sweep import SAMPLERS, Sweep, load
+from alphatune.terminal import log_to_terminal, status_of
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -196,17 +197,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="an override for every trial")
     parser.add_argument("--plan", action="store_true", help="only print what would run")
     given = parser.parse_args(arguments)
-    from alphatune.run import log_to_terminal
-
     log_to_terminal()
-    try:
-        return _main(given)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: finished trials are kept; the same command continues", file=sys.stderr)
-        return 130
+    return status_of(lambda: _main(given), "interrupted: finished trials are kept; the same command continues")
 
 
 def _main(given: argparse.Namespace) -> int:

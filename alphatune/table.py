@@ -6,6 +6,7 @@ A cell is a row, a task and a seed. Its record decides whether it is done, so a 
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import re
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from alphatune.artifacts import digest
 from alphatune.cells import Cell, Cells, Planner
 from alphatune.errors import UserError
 from alphatune.experiment import Experiment
+from alphatune.terminal import log_to_terminal, status_of
 
 # Overrides that cannot change a result. Any other one makes a table of its own, labelled with it.
 _NEUTRAL = ("runtime", "logger", "data.dir", "data.offline")
@@ -23,17 +25,8 @@ _NEUTRAL = ("runtime", "logger", "data.dir", "data.offline")
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns 0; 1 if a cell failed; 2 after a user's mistake; 130 when interrupted."""
     given = _parser().parse_args(arguments)
-    from alphatune.run import log_to_terminal
-
     log_to_terminal()
-    try:
-        return _main(given)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: finished cells are kept; the same command continues", file=sys.stderr)
-        return 130
+    return status_of(lambda: _main(given), "interrupted: finished cells are kept; the same command continues")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -41,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("name", help="a file of experiments/: 2 or table2, figure4, demo, ...")
     parser.add_argument("--seeds", type=_numbers, help="e.g. 0,1 (default: the table's)")
     parser.add_argument(
-        "--rows", type=lambda s: s.split(","), help="ids of rows to run, e.g. full_ft,lora (default: all)"
+        "--rows", type=lambda s: s.split(","), help="ids of rows to run, e.g. gpt2-m/lora,gpt2-l/* (default: all)"
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE",
@@ -107,10 +100,10 @@ def _neutral(override: str, table: Experiment) -> bool:
 
 def _chosen_rows(table: Experiment, rows: list[str] | None) -> set[str]:
     known = [row.id for row in table.rows]
-    unknown = set(rows or []) - set(known)
-    if unknown:
-        raise UserError(f"--rows={','.join(sorted(unknown))}: no such row; rows of this table: {', '.join(known)}")
-    return set(rows or known)
+    chosen = {pattern: fnmatch.filter(known, pattern) for pattern in (["*"] if rows is None else rows)}
+    if unknown := sorted(pattern for pattern, found in chosen.items() if not found):
+        raise UserError(f"--rows={','.join(unknown)}: no such row; rows of this table: {', '.join(known)}")
+    return {row for found in chosen.values() for row in found}
 
 
 def _todo(found: Cells, rows: set[str]) -> list[Cell]:

@@ -49,9 +49,9 @@ def test_the_front_matter_is_what_the_hub_reads() -> None:
     assert values["library_name"] == "peft" and values["base_model"] == "openai-community/gpt2-medium"
     assert values["tags"] == ["alphatune", "alphatuning", "bcq", "3-bit"]
     assert values["datasets"] == ["webnlg"] and values["metrics"] == ["bleu"]
-    data = ModelCard(text).data  # the hub's own reader
-    assert data.library_name == "peft" and data.eval_results is not None
-    assert [(r.metric_type, r.metric_value, r.dataset_name) for r in data.eval_results] == [("bleu", 46.1235, "webnlg")]
+    read = ModelCard(text).data  # the hub's own reader
+    assert read.to_dict()["library_name"] == "peft" and read.eval_results is not None
+    assert [(r.metric_type, r.metric_value, r.dataset_name) for r in read.eval_results] == [("bleu", 46.1235, "webnlg")]
 
 
 def test_the_text_has_scores_with_n_and_seed_sizes_data_and_versions() -> None:

@@ -8,10 +8,10 @@ from torch import nn
 
 from alphatune.bcq import BCQConfig
 from alphatune.compose import config_of
-from alphatune.layers import PackedLinear
 from alphatune.quantize import UniformConfig, quantize_layer
 from alphatune.record import read
 from alphatune.run import execute
+from alphatune.tuner import AlphaTuningLayer
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")]
 
@@ -23,13 +23,14 @@ def test_layer_and_gradients_agree_with_the_cpu(config: BCQConfig | UniformConfi
     x = torch.randn(5, 96)
     results = []
     for device in ("cpu", "cuda"):
-        layer: PackedLinear = quantize_layer(dense, config)[0]
-        scale = layer.train_scales("first")
+        layer = AlphaTuningLayer(quantize_layer(dense, config)[0])
+        layer.add("task", "first")
+        layer.set_adapter("task")
         layer.to(device)
         moved = x.to(device).requires_grad_()
         layer(moved).square().sum().backward()
-        results.append((layer(moved).detach().cpu(), layer.scale.grad.cpu(), moved.grad.cpu()))
-        assert scale is not None
+        trained = layer.alphatuning_scale["task"]
+        results.append((layer(moved).detach().cpu(), trained.grad.cpu(), moved.grad.cpu()))
     for cpu, gpu in zip(*results, strict=True):
         assert torch.allclose(cpu, gpu, rtol=1e-4, atol=1e-4)
 

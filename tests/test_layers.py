@@ -10,6 +10,7 @@ from alphatune.grouping import Grouping
 from alphatune.layers import PackedLinear, dense_weights, packed_layers
 from alphatune.packing import pack
 from alphatune.quantize import UniformConfig, quantize_layer
+from alphatune.tuner import AlphaTuningLayer
 
 SHAPES = {  # out, in, group size
     "row-wise": (5, 40, None),
@@ -68,6 +69,14 @@ def loss_of(y):
     return (y * torch.linspace(-1, 2, y.numel(), dtype=y.dtype).view_as(y)).sum() + y.square().sum() / 3
 
 
+def adapt(layer, which):
+    """The layer as runs train it, inside an adapter, and the parameter that trains."""
+    adapted = AlphaTuningLayer(layer)
+    adapted.add("task", which)
+    adapted.set_adapter("task")
+    return adapted, adapted.alphatuning_scale["task"]
+
+
 def close(a, b, atol=1e-5, rtol=1e-4):
     return torch.allclose(a.double(), b.double(), atol=atol, rtol=rtol)
 
@@ -95,13 +104,13 @@ def test_forward_is_the_dense_linear_map(shape, offset, bias):
 
 def test_a_single_vector_is_mapped_and_differentiated():
     case = Case((5, 8, None))
-    scale = case.layer.train_scales("first")
+    layer, scale = adapt(case.layer, "first")
     x = normal(8)
-    loss_of(case.layer(x)).backward()
+    loss_of(layer(x)).backward()
     alone = scale.grad.clone()
     scale.grad = None
-    y = case.layer(x[None])
-    assert close(case.layer(x), y[0])
+    y = layer(x[None])
+    assert close(layer(x), y[0])
     loss_of(y).backward()
     assert close(scale.grad, alone)
 
@@ -125,8 +134,7 @@ def test_what_stays_in_memory_is_bits_and_scales():
 
 
 def test_training_keeps_no_dense_weight_for_the_backward_pass():
-    layer = Case((61, 253, None), bits=2).layer
-    layer.train_scales("first")
+    layer, _ = adapt(Case((61, 253, None), bits=2).layer, "first")
     saved, x = [], normal(2, 253).requires_grad_()
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
         y = layer(x)
@@ -143,9 +151,9 @@ def test_training_keeps_no_dense_weight_for_the_backward_pass():
 @pytest.mark.parametrize("which", ["first", "all"])
 def test_alpha_gradient_is_autograds_over_the_weights_per_scale(shape, offset, which):
     case = Case(shape, offset)
-    scale = case.layer.train_scales(which)
+    layer, scale = adapt(case.layer, which)
     x = normal(2, 3, case.g.columns)
-    loss_of(case.layer(x)).backward()
+    loss_of(layer(x)).backward()
 
     alpha = case.alpha.double().requires_grad_()
     loss_of(nn.functional.linear(x.double(), case.dense(alpha, case.offset), case.bias.double())).backward()
@@ -155,9 +163,9 @@ def test_alpha_gradient_is_autograds_over_the_weights_per_scale(shape, offset, w
 
 def test_alpha_gradient_is_the_masked_product_of_equation_4():
     case = Case((5, 40, None))
-    scale = case.layer.train_scales("first")
+    layer, scale = adapt(case.layer, "first")
     x = normal(7, 40)
-    y = case.layer(x)
+    y = layer(x)
     dy = normal(7, 5, seed=9)
     y.backward(dy)
     b1 = case.signs[:, 0].float() * 2 - 1  # [out, in]
@@ -168,9 +176,9 @@ def test_alpha_gradient_is_the_masked_product_of_equation_4():
 def test_alpha_gradient_of_a_uniform_layer():
     dense = nn.Linear(24, 4)
     layer, _ = quantize_layer(dense, UniformConfig(3, 8))
-    scale = layer.train_scales("all")
+    adapted, scale = adapt(layer, "all")
     x = normal(5, 24)
-    loss_of(layer(x)).backward()
+    loss_of(adapted(x)).backward()
     slope = torch.autograd.functional.jacobian(  # with the offset held fixed
         lambda a: loss_of(PackedLinear(layer.qweight, a, layer.offset, dense.bias, layer.grouping)(x)), layer.alpha
     )
@@ -180,16 +188,16 @@ def test_alpha_gradient_of_a_uniform_layer():
 @pytest.mark.parametrize("which", ["first", "all", "gain"])
 def test_scale_gradient_agrees_with_finite_differences(which):
     case = Case((4, 12, 3), offset=which == "gain")
-    scale = case.layer.train_scales(which)
+    layer, scale = adapt(case.layer, which)
     x = normal(6, 12)
-    loss_of(case.layer(x)).backward()
+    loss_of(layer(x)).backward()
     divisor = 1 if which == "gain" else 3  # Eq. 4 divides by g
     for index in [0, 5, scale.numel() - 1]:
         losses = []
         for sign in (1, -1):
             with torch.no_grad():
                 scale.view(-1)[index] += sign * 0.05
-                losses.append(loss_of(case.layer(x).double()))
+                losses.append(loss_of(layer(x).double()))
                 scale.view(-1)[index] -= sign * 0.05
         # the loss is quadratic in a scale, so the central difference has rounding errors only
         slope = float(losses[0] - losses[1]) / 0.1
@@ -201,10 +209,9 @@ def test_scale_gradient_agrees_with_finite_differences(which):
 @pytest.mark.parametrize("which", [None, "first", "all", "gain"])
 def test_input_gradient_is_that_of_the_dense_layer(shape, offset, which):
     case = Case(shape, offset)
-    if which:
-        case.layer.train_scales(which)
+    layer = adapt(case.layer, which)[0] if which else case.layer
     x = normal(2, 3, case.g.columns).requires_grad_()
-    loss_of(case.layer(x)).backward()
+    loss_of(layer(x)).backward()
     dense = x.detach().double().requires_grad_()
     loss_of(nn.functional.linear(dense, case.dense(case.alpha, case.offset), case.bias.double())).backward()
     assert close(x.grad, dense.grad)
@@ -249,7 +256,7 @@ def uniform_case(shape, bits=3):
 def test_peqa_is_training_the_gain_of_a_uniform_layer(shape):
     layer, step, weight, bias = uniform_case(shape)
     x = normal(6, shape[1])
-    gain = layer.train_scales("gain")
+    layer, gain = adapt(layer, "gain")
     assert close(gain, step)  # the gain of uniform codes is s itself
 
     s = step.clone().requires_grad_()
@@ -267,8 +274,8 @@ def test_peqa_is_training_the_gain_of_a_uniform_layer(shape):
 @with_offset
 def test_row_wise_gain_gradient_has_the_closed_form(offset):
     case = Case((5, 40, None), offset)
-    gain = case.layer.train_scales("gain")
-    y = case.layer(normal(2, 7, 40))
+    layer, gain = adapt(case.layer, "gain")
+    y = layer(normal(2, 7, 40))
     dy = normal(2, 7, 5, seed=9)
     y.backward(dy)
     expected = (dy * (y.detach() - case.bias)).sum(dim=(0, 1)) / gain.detach()[0]  # sum_t dY (Y - bias) / s
@@ -279,9 +286,9 @@ def test_row_wise_gain_gradient_has_the_closed_form(offset):
 @with_offset
 def test_gain_gradient_is_autograds_not_divided(shape, offset):
     case = Case(shape, offset)
-    gain = case.layer.train_scales("gain")
+    layer, gain = adapt(case.layer, "gain")
     x = normal(6, case.g.columns)
-    loss_of(case.layer(x)).backward()
+    loss_of(layer(x)).backward()
     s = gain.detach().double().requires_grad_()
     ratio = s / gain.detach().double()
     weight = case.dense(case.alpha * ratio[:, None], None if case.offset is None else case.offset * ratio)
@@ -292,7 +299,8 @@ def test_gain_gradient_is_autograds_not_divided(shape, offset):
 def test_a_group_of_zeros_has_gain_one_and_stays_zero():
     codes, alpha = pack(torch.ones(2, 1, 4).bool()), torch.tensor([[[0.0, 2.0]]])
     layer = PackedLinear(codes, alpha, None, None, Grouping.of(2, 4, None))
-    assert layer.train_scales("gain").tolist() == [[1.0, 2.0]]
+    layer, gain = adapt(layer, "gain")
+    assert gain.tolist() == [[1.0, 2.0]]
     assert layer(torch.ones(1, 4)).tolist() == [[0.0, 8.0]]
 
 
@@ -303,27 +311,28 @@ def test_a_group_of_zeros_has_gain_one_and_stays_zero():
 def test_training_starts_from_the_quantised_weights(which):
     case = Case((4, 12, 3), offset=True)
     before = case.layer.weight_t()
-    case.layer.train_scales(which)
-    assert close(case.layer.weight_t(), before)
+    layer, _ = adapt(case.layer, which)
+    assert close(layer.weight_t(), before)
 
 
 def test_only_what_was_asked_for_changes():
     x, target = normal(16, 12), normal(16, 4, seed=3)
     for which in ("first", "all", "gain"):
         case = Case((4, 12, 3), offset=True)
-        scale = case.layer.train_scales(which)
-        assert [n for n, p in case.layer.named_parameters() if p.requires_grad] == ["scale"]
+        layer, scale = adapt(case.layer, which)
+        assert [p is scale for p in layer.parameters() if p.requires_grad] == [True]
         optimizer = torch.optim.SGD([scale], lr=0.01)
         losses = []
         for _ in range(3):
-            loss = (case.layer(x) - target).square().mean()
+            loss = (layer(x) - target).square().mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
         assert losses[2] < losses[1] < losses[0]
         assert torch.equal(case.layer.qweight, pack(case.signs)) and torch.equal(case.layer.bias, case.bias)
-        alpha, offset = case.layer.scales()
+        layer.merge()
+        alpha, offset = case.layer.alpha, case.layer.offset
         assert not torch.equal(alpha[:, 0], case.alpha[:, 0])
         assert torch.equal(alpha[:, 1:], case.alpha[:, 1:]) == (which == "first")
         assert torch.equal(offset, case.offset) == (which != "gain")
@@ -331,16 +340,16 @@ def test_only_what_was_asked_for_changes():
 
 @pytest.mark.parametrize("which", ["first", "all", "gain"])
 @each_shape
-def test_folding_keeps_the_function_and_trains_nothing(which, shape):
+def test_merging_keeps_the_function_and_trains_nothing(which, shape):
     case = Case(shape, offset=True)
-    scale = case.layer.train_scales(which)
+    layer, scale = adapt(case.layer, which)
     with torch.no_grad():
         scale *= torch.linspace(0.5, 1.5, scale.numel()).view_as(scale)
     x = normal(3, case.g.columns)
-    before = case.layer(x).detach()
-    case.layer.fold_scales()
-    assert close(case.layer(x), before)
-    assert case.layer.scale is None and not any(p.requires_grad for p in case.layer.parameters())
+    before = layer(x).detach()
+    layer.merge()
+    assert close(case.layer(x), before) and close(layer(x), before)
+    assert not any(p.requires_grad for p in case.layer.parameters())
 
 
 # --- dense weights while decoding
@@ -349,10 +358,12 @@ def test_folding_keeps_the_function_and_trains_nothing(which, shape):
 @pytest.mark.parametrize("which", [None, "first", "gain"])
 def test_dense_weights_give_the_same_output_and_are_dropped(which):
     case = Case((5, 40, None), offset=True)
+    layer = case.layer
     if which:
+        layer, scale = adapt(case.layer, which)
         with torch.no_grad():
-            case.layer.train_scales(which).mul_(1.5)
-    model, x = nn.Sequential(case.layer), normal(3, 40)
+            scale.mul_(1.5)
+    model, x = nn.Sequential(layer), normal(3, 40)
     with torch.no_grad():
         expected = model(x)
         with dense_weights(model):
@@ -385,9 +396,9 @@ def test_an_empty_layer_takes_a_state_dict(shape, offset):
 @pytest.mark.parametrize("which", ["first", "all", "gain"])
 def test_bfloat16_inputs_leave_scales_in_float32(which):
     case = Case((5, 40, None))
-    scale = case.layer.train_scales(which)
+    layer, scale = adapt(case.layer, which)
     x = normal(4, 40).bfloat16().requires_grad_()
-    y = case.layer(x)
+    y = layer(x)
     assert y.dtype == torch.bfloat16
     expected = nn.functional.linear(x.double(), case.dense(case.alpha, None), case.bias.double())
     assert close(y, expected, atol=0.3, rtol=0.05)
@@ -401,10 +412,10 @@ def test_autocast_trains_like_float32(which, shape):
     gradients = []
     for autocast in (False, True):
         case = Case(shape)
-        scale = case.layer.train_scales(which)
+        layer, scale = adapt(case.layer, which)
         x = normal(4, shape[1]).requires_grad_()
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            y = case.layer(x)
+            y = layer(x)
             assert y.dtype == nn.Linear(shape[1], 2)(x).dtype
         loss_of(y.float()).backward()
         gradients.append((scale.grad, x.grad))

@@ -7,7 +7,7 @@ import sys
 
 from alphatune.config import Data
 from alphatune.data import load
-from alphatune.errors import UserError
+from alphatune.terminal import status_of
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -15,18 +15,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m alphatune.data.fetch", description=__doc__)
     parser.add_argument("task", metavar="TASK", help="a name of conf/task, such as webnlg or glue/cola")
     parser.add_argument("--dir", help="look here only, download nothing")
-    parsed = parser.parse_args(arguments)
-    name, data = parsed.task, Data(dir=parsed.dir)
-    try:
-        task = load.task_config(name)
-        if task.reader == "toy":
-            print(f"{name}: needs no files")
-            return 0
-        folder = load.find(task, data, progress=True)
-        dataset = load.load(task, data)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    given = parser.parse_args(arguments)
+    return status_of(lambda: _fetch(given.task, Data(dir=given.dir)))
+
+
+def _fetch(name: str, data: Data) -> int:
+    task = load.task_config(name)
+    if task.reader == "toy":
+        print(f"{name}: needs no files")
+        return 0
+    folder = load.find(task, data, progress=True)
+    dataset = load.load(task, data)
     sizes = ", ".join(f"{split} {len(dataset.split(split)):,}" for split in ("train", "validation", "test"))
     print(f"{name}: {sizes}; licence: {task.licence}\n{folder}")
     for what, count in dataset.notes.items():
