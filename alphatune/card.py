@@ -1,11 +1,8 @@
-"""The model card of a run: README.md for the folder that is uploaded, made from the run's record alone.
-
-`python -m alphatune.card RECORD.json > README.md`
-"""
+"""The model card of a run: README.md for the folder that is uploaded, made from the run's record alone."""
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -19,40 +16,62 @@ _TASKS = {"generation": "text-generation", "classification": "text-classificatio
 _PACKAGES = ("torch", "transformers", "peft")
 
 
-def render(made: dict[str, Any], repository: str = "REPOSITORY") -> str:
+def run(args: argparse.Namespace) -> int:
+    """Print the card of the record that the command line names."""
+    print(render(record.read(args.record), args.repository or "REPOSITORY"), end="")
+    return 0
+
+
+def render(
+    made: dict[str, Any], repository: str = "REPOSITORY", kind: str | None = None, base: str | None = None
+) -> str:
     """A model card with YAML front matter.
 
     Args:
         made: the record of a finished run.
         repository: hub id or folder that the card tells people to load.
+        kind: what the folder holds: the "model", the task's "adapter" alone, or the quantised "base" before
+            adaptation; None: the adapter where the method leaves one, else the model.
+        base: hub id or folder of the model that an adapter belongs to.
 
     Raises:
         UserError: the record lacks what a card must say.
     """
     try:
-        parts = [_front(made), _about(made), _loading(made, repository), _scores(made), _sizes(made), _origin(made)]
+        kind = kind or kind_of(made)
+        parts = [_front(made, kind, base), _about(made, kind), _loading(made, repository, kind, base)]
+        parts += [] if kind == "base" else [_scores(made)]
+        parts += [_sizes(made, kind), _origin(made, kind)]
     except (KeyError, TypeError) as error:
         raise UserError(f"no model card: the record lacks {error}") from error
     return "\n\n".join(parts) + "\n"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Print the card of the record named on the command line."""
-    given = sys.argv[1:] if arguments is None else arguments
-    try:
-        if len(given) not in (1, 2):
-            raise UserError("usage: python -m alphatune.card RECORD.json [REPOSITORY]")
-        print(render(record.read(Path(given[0])), *given[1:]), end="")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+def kind_of(made: dict[str, Any]) -> str:
+    """What a run's folder holds unless another thing is asked for: "adapter" or "model"."""
+    return "adapter" if has_adapter(made) else "model"
 
 
-def _front(made: dict[str, Any]) -> str:
+def has_adapter(made: dict[str, Any]) -> bool:
+    """Whether what the run trained is an adapter beside an untouched model."""
+    method = made["config"]["method"]
+    return method["train"] in ("scales", "lora") and method["quantize"] in ("before", "never")
+
+
+def _front(made: dict[str, Any], kind: str, base: str | None) -> str:
     config, method = made["config"], made["config"]["method"]
     task, quant = config["task"], config["quant"]
     hub = made["model"]["identity"].get("hub")
+    if base is not None and not Path(base).is_dir():
+        hub = base
+    if kind == "base":
+        values: dict[str, Any] = {
+            "library_name": "transformers",
+            **({"base_model": hub} if hub else {}),
+            "tags": ["alphatune", quant["format"], f"{quant['q']}-bit"],
+            "pipeline_tag": _TASKS[task["kind"]],
+        }
+        return _yaml(values)
     tags = ["alphatune", method["name"]]
     if _quantised(made):
         tags += [quant["format"], f"{quant['q']}-bit"]
@@ -62,8 +81,8 @@ def _front(made: dict[str, Any]) -> str:
         for group, metrics in made["scores"].items()
         for metric, score in metrics.items()
     ]
-    values: dict[str, Any] = {
-        "library_name": "peft" if _adapter(made) else "transformers",
+    values = {
+        "library_name": "peft" if kind == "adapter" else "transformers",
         **({"base_model": hub} if hub else {}),  # a local model has no id that others could follow
         "tags": tags,
         "datasets": [task["name"]],
@@ -76,26 +95,34 @@ def _front(made: dict[str, Any]) -> str:
             "dataset": {"type": task["name"], "name": task["name"], "split": task["evaluate_on"]},
             "metrics": results,
         }
-        values["model-index"] = [{"name": _title(made), "results": [found]}]
+        values["model-index"] = [{"name": _title(made, kind), "results": [found]}]
+    return _yaml(values)
+
+
+def _yaml(values: dict[str, Any]) -> str:
     return f"---\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True).strip()}\n---"
 
 
-def _about(made: dict[str, Any]) -> str:
+def _about(made: dict[str, Any], kind: str) -> str:
     config, method = made["config"], made["config"]["method"]
+    scales = {
+        "first": "alpha_1 of every packed layer (AlphaTuning)",
+        "all": "every alpha of every packed layer",
+        "gain": "the step size of every packed layer (PEQA)",
+    }[method["trainable"]]
+    alone = kind == "adapter"
     what = {
-        "scales": {
-            "first": "an adapter of scales: alpha_1 of every packed layer (AlphaTuning)",
-            "all": "an adapter of scales: every alpha of every packed layer",
-            "gain": "an adapter of scales: the step size of every packed layer (PEQA)",
-        }[method["trainable"]],
-        "lora": f"LoRA of rank {method['lora']['r']}",
+        "scales": f"{'an adapter of scales' if alone else 'trained scales, merged'}: {scales}",
+        "lora": f"LoRA of rank {method['lora']['r']}" + ("" if alone else ", merged"),
         "weights": "a fully fine-tuned model",
         "nothing": "a model quantised without any training",
     }[method["train"]]
-    lines = [
-        f"# {_title(made)}",
-        f"{made['label']}: {what}, from {config['model']['name_or_path']}, for {config['task']['name']}.",
-    ]
+    origin = config["model"]["name_or_path"]
+    lines = [f"# {_title(made, kind)}"]
+    if kind == "base":
+        lines.append(f"{origin}, quantised and not adapted: the base of adapters, such as {made['run_id']}'s.")
+    else:
+        lines.append(f"{made['label']}: {what}, from {origin}, for {config['task']['name']}.")
     if _quantised(made):
         quant = config["quant"]
         group = quant["group_size"] or "one row"
@@ -107,14 +134,15 @@ def _about(made: dict[str, Any]) -> str:
     return "\n\n".join(lines)
 
 
-def _loading(made: dict[str, Any], repository: str) -> str:
+def _loading(made: dict[str, Any], repository: str, kind: str, base: str | None) -> str:
     auto = _CLASSES[made["config"]["task"]["kind"]]
+    tokenizer = repository if kind != "adapter" else base or made["config"]["model"]["name_or_path"]
     needs = "import alphatune  # teaches transformers and peft about packed layers\n" if _packed(made) else ""
     return (
         "## Loading\n\n```python\n"
         f"{needs}from transformers import {auto}, AutoTokenizer\n\n"
         f'model = {auto}.from_pretrained("{repository}")\n'
-        f'tokenizer = AutoTokenizer.from_pretrained("{made["config"]["model"]["name_or_path"]}")\n```'
+        f'tokenizer = AutoTokenizer.from_pretrained("{tokenizer}")\n```'
     )
 
 
@@ -139,41 +167,43 @@ def _scores(made: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def _sizes(made: dict[str, Any]) -> str:
+def _sizes(made: dict[str, Any], kind: str) -> str:
     sizes = made["sizes"]
     rows = [
         ("parameters of the dense model", f"{sizes['parameters']:,}"),
         ("dense model, float32", _megabytes(sizes["dense_bytes"])),
-        ("this model", _megabytes(sizes["total_bytes"])),
+        ("this model" if kind == "model" else "the model in use", _megabytes(sizes["total_bytes"])),
         ("stored per task", _megabytes(sizes["checkpoint_bytes"])),
     ]
-    if sizes["trainable_parameters"] is not None:
+    if sizes["trainable_parameters"] is not None and kind != "base":
         rows.insert(1, ("parameters that were trained", f"{sizes['trainable_parameters']:,}"))
     return "\n".join(["## Sizes", "", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
 
 
-def _origin(made: dict[str, Any]) -> str:
+def _origin(made: dict[str, Any], kind: str) -> str:
     config, environment = made["config"], made["environment"]
     hparams, packages = config["hparams"], environment["packages"]
     versions = ", ".join(f"{name} {packages[name]}" for name in _PACKAGES if packages.get(name))
     commit = (made.get("git") or {}).get("commit")
     lines = [
-        "## Data, settings, versions", "",
-        f"- Data: {config['task']['name']}, {made['data']['train']} training examples; "
-        f"licence of the data: {config['task']['licence'] or 'not stated'}.",
+        "## Origin" if kind == "base" else "## Data, settings, versions", "",
+        *([f"- Data: {config['task']['name']}, {made['data']['train']} training examples; "
+           f"licence of the data: {config['task']['licence'] or 'not stated'}."] if kind != "base" else []),
         f"- Licence of the weights: that of {config['model']['name_or_path']}.",
         *([f"- Training: {hparams['optimizer']}, learning rate {hparams['learning_rate']:g}, "
            f"batch {hparams['batch_size']}, {hparams['epochs']:g} epochs ({hparams['provenance']})."]
-          if config["method"]["train"] != "nothing" else []),
+          if config["method"]["train"] != "nothing" and kind != "base" else []),
         f"- Versions: Python {environment['python']}, {versions}; {environment['gpu'] or environment['cpu']}.",
         f"- Run: `{made['run_id']}`" + (f", alphatune at commit {commit[:12]}." if commit else "."),
     ]  # fmt: skip
     return "\n".join(lines)
 
 
-def _title(made: dict[str, Any]) -> str:
+def _title(made: dict[str, Any], kind: str) -> str:
     config = made["config"]
     bits = f", {config['quant']['q']} bits" if _quantised(made) else ""
+    if kind == "base":
+        return f"{config['model']['name']}{bits}"
     return f"{config['model']['name']} for {config['task']['name']}: {made['label']}{bits}"
 
 
@@ -186,14 +216,5 @@ def _packed(made: dict[str, Any]) -> bool:
     return made["config"]["method"]["quantize"] in ("before", "adapted", "merged")
 
 
-def _adapter(made: dict[str, Any]) -> bool:
-    method = made["config"]["method"]
-    return method["train"] in ("scales", "lora") and method["quantize"] in ("before", "never")
-
-
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:.2f} MB"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The `alphatune` command: quantise, generate, inspect and export checkpoints.
+"""The `alphatune` command: quantise, generate, inspect, export and package checkpoints.
 
 This file knows the arguments only. What they ask for is imported when it is needed: `--help` does not wait for torch.
 """
@@ -42,8 +42,9 @@ def parser() -> argparse.ArgumentParser:
     _inspect(commands.add_parser("inspect", help="show what is in a checkpoint or an adapter"))
     _export(commands.add_parser("export", help="export a packed checkpoint for other programs"))
     card = commands.add_parser("card", help="print the model card of a run's record")
-    card.add_argument("record", metavar="RECORD", help="JSON file of a finished run")
+    card.add_argument("record", type=Path, metavar="RECORD", help="JSON file of a finished run")
     card.add_argument("repository", nargs="?", metavar="REPO", help="hub id or folder that the card tells to load")
+    _package(commands.add_parser("package", help="write a run's weights and card as a folder to upload"))
     return top
 
 
@@ -104,6 +105,18 @@ def _export(to: argparse.ArgumentParser) -> None:
     to.add_argument("--overwrite", action="store_true", help="replace a checkpoint or an export in OUT")
 
 
+def _package(to: argparse.ArgumentParser) -> None:
+    to.add_argument("record", type=Path, metavar="RECORD", help="JSON file of a finished run")
+    to.add_argument("out", type=Path, metavar="OUT", help="folder to write")
+    to.add_argument("--as", dest="kind", choices=("model", "adapter", "base"), default="model", help="the final model "
+                    "(default), the trained adapter alone, or the quantised model before adaptation")  # fmt: skip
+    to.add_argument("--base", metavar="BASE", help="hub id or folder of the model that an adapter belongs to")
+    to.add_argument("--model", metavar="DIR", help="the dense backbone, if the run read it from a folder")
+    to.add_argument("--artifacts", default="outputs/artifacts", metavar="DIR", help="where the run left its weights")
+    to.add_argument("--repository", metavar="ID", help="the hub id that the card tells to load (default: OUT's name)")
+    to.add_argument("--overwrite", action="store_true", help="replace a checkpoint in OUT")
+
+
 def _run(argv: list[str] | None) -> int:
     top = parser()
     args = top.parse_args(argv)
@@ -115,7 +128,11 @@ def _run(argv: list[str] | None) -> int:
     if args.command == "card":
         from alphatune import card
 
-        return card.main([args.record, *([args.repository] if args.repository else [])])
+        return card.run(args)
+    if args.command == "package":
+        from alphatune import package
+
+        return package.run(args)
     if args.command == "quantize":
         from alphatune import compression
 

@@ -53,13 +53,19 @@ def quantize_model(
     if not hasattr(model, "save_pretrained"):
         _pack(model, config, progress, calibration)
         return model
-    model_: Any = model
     quantizer = PackedQuantizer(copy.deepcopy(config), pre_quantized=False)
     quantizer.progress, quantizer.calibration = progress, calibration
-    quantizer.postprocess_model(model_)
-    model_.hf_quantizer, model_.is_quantized = quantizer, True
-    model_.quantization_method = config.quant_method
+    quantizer.postprocess_model(model)  # type: ignore[arg-type]
+    _attach(quantizer, model)
     return model
+
+
+def mark_packed(model: Any, config: Quantization) -> None:
+    """Tell transformers that `model` holds packed layers, made with `config`, so that `save_pretrained` works."""
+    settings = copy.deepcopy(config)
+    settings.modules = {name: layer.grouping.size for name, layer in packed_layers(model).items()}
+    model.config.quantization_config = settings
+    _attach(PackedQuantizer(settings, pre_quantized=True), model)
 
 
 class PackedQuantizer(HfQuantizer):
@@ -147,6 +153,11 @@ def register() -> None:
     for method, config in ((BCQ, BCQConfig), (UNIFORM, UniformConfig)):
         auto.AUTO_QUANTIZATION_CONFIG_MAPPING[method] = config
         auto.AUTO_QUANTIZER_MAPPING[method] = PackedQuantizer
+
+
+def _attach(quantizer: PackedQuantizer, model: Any) -> None:
+    model.hf_quantizer, model.is_quantized = quantizer, True
+    model.quantization_method = quantizer.settings.quant_method
 
 
 def _pack(model: nn.Module, config: Quantization, progress: bool, calibration: Calibration | None) -> list[LayerReport]:

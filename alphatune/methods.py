@@ -35,7 +35,7 @@ def prepare(model: nn.Module, config: Config) -> nn.Module:
         model = _with_lora(model, method.lora)
     if config.task.kind == "classification" and method.train != "nothing":
         for name, parameter in model.named_parameters():
-            if any(part in HEADS for part in name.split(".")):
+            if _is_head(name):
                 parameter.requires_grad_(True)
     return model
 
@@ -68,6 +68,23 @@ def save_adapter(model: nn.Module, folder: Path) -> bool:
     return True
 
 
+def save_lora(model: nn.Module, folder: Path) -> None:
+    """Write a trained LoRA to `folder` as peft does, with the classification head if it trained."""
+    from peft import get_peft_model_state_dict
+
+    wrapped: Any = model
+    settings = copy.copy(wrapped.peft_config["default"])
+    tensors: dict[str, Any] = get_peft_model_state_dict(model, save_embedding_layers=False)
+    heads = {n: p for n, p in model.named_parameters() if p.requires_grad and _is_head(n)}
+    if heads:  # the runner trains the head where it stands; peft expects it among the modules to save
+        settings.modules_to_save = sorted({part for n in heads for part in n.split(".") if part in HEADS})
+        settings.task_type = "SEQ_CLS"
+    settings.inference_mode = True
+    settings.save_pretrained(str(folder))
+    stored = {n: t.detach().cpu().contiguous() for n, t in {**tensors, **heads}.items()}
+    save_file(stored, folder / ADAPTER, {"format": "pt"})
+
+
 def load_adapter(model: nn.Module, folder: Path) -> bool:
     """Put what `save_adapter` wrote into a model prepared the same way; False, and nothing, for other methods."""
     if not _has_scales(model):
@@ -76,6 +93,10 @@ def load_adapter(model: nn.Module, folder: Path) -> bool:
 
     set_peft_model_state_dict(model, load_file(folder / ADAPTER))
     return True
+
+
+def _is_head(name: str) -> bool:
+    return any(part in HEADS for part in name.split("."))
 
 
 def lora_targets(model: nn.Module, which: str) -> list[str]:

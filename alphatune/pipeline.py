@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("alphatune")
 Report = Callable[[int, dict[str, float]], None]
-_ADAPTER = "adapter"  # of trained scales: a folder that peft loads; other methods have one file of parameters
+ADAPTER = "adapter"  # of trained scales: a folder that peft loads; other methods have one file of parameters
 _CALIBRATION_BATCH = 8  # texts; fixed, so that no setting of a run moves the last bits of its codes
 
 
@@ -135,7 +135,7 @@ class Run:
         def make(folder: Path) -> None:
             from alphatune import batches, methods, train
 
-            model, tokenizer = self._start()
+            model, tokenizer = self.start()
             task, counts = self.config.task, batches.Counts()
             scratch = self.store.scratch("adapt", spec)
             curves = train.train(
@@ -147,7 +147,7 @@ class Run:
                 scratch,
                 self.report,
             )
-            if not methods.save_adapter(model, folder / _ADAPTER):
+            if not methods.save_adapter(model, folder / ADAPTER):
                 train.save_trained(model, folder / train.TRAINED)
             report = {"curves": asdict(curves), "cut": asdict(counts), "train_items": len(self.train_examples)}
             (folder / "report.json").write_text(json.dumps(report, allow_nan=False))
@@ -168,7 +168,7 @@ class Run:
         def make(folder: Path) -> None:
             from alphatune import batches, train
 
-            model, tokenizer = self._final
+            model, tokenizer = self.final
             items = batches.training_items(self.validation_examples, tokenizer, self.config.task, batches.Counts())
             collate = partial(batches.collate, pad_token=int(tokenizer.pad_token_id))  # type: ignore[arg-type]
             loss = train.validation_loss(model, items, self.config, collate)
@@ -182,7 +182,7 @@ class Run:
         def make(folder: Path) -> None:
             from alphatune import predict
 
-            model, tokenizer = self._final
+            model, tokenizer = self.final
             scratch = self.store.scratch("decode", self.plan.decoded)
             predict.predict(model, tokenizer, self.test_examples, self.config, folder, scratch)
 
@@ -207,13 +207,18 @@ class Run:
         self.timings["backbone"] = self.timings.get("backbone", 0.0) + time.monotonic() - started
         return model, tokenizer
 
-    def _start(self) -> tuple[nn.Module, Any]:
-        """The model that adaptation starts from: packed if the method quantises before, prepared, on the device."""
-        from alphatune import methods
-
+    def base(self) -> tuple[nn.Module, Any]:
+        """The model that adaptation starts from, packed if the method quantises before, and its tokenizer."""
         model, tokenizer = self._load()
         if self.plan.quantized is not None:
             self._install(model, self.quantized(self.plan.quantized, self._load))
+        return model, tokenizer
+
+    def start(self) -> tuple[nn.Module, Any]:
+        """The base on the device, with what the method trains in it."""
+        from alphatune import methods
+
+        model, tokenizer = self.base()
         return methods.prepare(model, self.config).to(self.device), tokenizer
 
     def _adapted_model(self) -> tuple[nn.Module, Any]:
@@ -221,15 +226,15 @@ class Run:
         from alphatune import methods, train
 
         if self.plan.adapted is None:
-            return self._start()
+            return self.start()
         folder = self.adapted().path
-        model, tokenizer = self._start()
-        if not methods.load_adapter(model, folder / _ADAPTER):
+        model, tokenizer = self.start()
+        if not methods.load_adapter(model, folder / ADAPTER):
             train.load_trained(model, folder / train.TRAINED)
         return methods.merge(model), tokenizer
 
     @cached_property
-    def _final(self) -> tuple[nn.Module, Any]:
+    def final(self) -> tuple[nn.Module, Any]:
         """The model that is evaluated."""
         from alphatune import methods, packed_file, train
 

@@ -163,6 +163,7 @@ def _first_curves(axis: Axes, series: list[tuple[str, Records]]) -> None:
     seeds = sorted({str(seed) for _, records in firsts for seed in records})
     if seeds:
         axis.set_xlabel(f"optimiser steps (seed {', '.join(seeds)})")
+    if axis.get_legend_handles_labels()[0]:  # what is only quantised has no curve
         beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}  # many would cover the curves
         axis.legend(handlelength=3.2, **(beside if len(axis.get_lines()) > 6 else {}))
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from alphatune import card, record
+from alphatune import card, cli, record
 from alphatune.compose import choices, config_of
 from alphatune.errors import UserError
 from alphatune.run import execute
@@ -98,8 +98,8 @@ def test_the_command_prints_the_card_of_a_real_record(
 ) -> None:
     path = execute(config_of([*quick, "method=ptq"]))
     capsys.readouterr()
-    assert card.main([str(path), "someone/toy"]) == 0
+    assert cli.main(["card", str(path), "someone/toy"]) == 0
     printed = capsys.readouterr().out
     assert printed == card.render(record.read(path), "someone/toy") and str(tmp_path) not in printed
-    assert card.main([]) == 2 and card.main([str(tmp_path / "none.json")]) == 2
+    assert cli.main(["card", str(tmp_path / "none.json")]) == 2
     assert "not a readable record" in capsys.readouterr().err

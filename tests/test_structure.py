@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "alphatune"
 # A module may import those of earlier lines only.
 FLOW = [
     ["errors"],
+    ["terminal"],
     ["data.example"],
     ["config"],
     ["artifacts"],
@@ -33,6 +34,7 @@ FLOW = [
     ["identity"],
     ["pipeline", "record", "track", "push"],
     ["run", "values", "card"],
+    ["package"],
     ["aggregate", "cells"],
     ["tabulate", "schedule", "slurm"],
     ["render_layout", "plots_style"],

@@ -72,6 +72,12 @@ def test_unknown_names_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--rows=foo: no such row; rows of this table: tiny/full_ft, " in capsys.readouterr().err
 
 
+def test_rows_are_chosen_by_pattern(capsys: pytest.CaptureFixture[str]) -> None:
+    assert table.main(["demo", "--rows", "tiny/ptq/*,tiny/lora", "--plan"]) == 0
+    planned = capsys.readouterr().out
+    assert "6 cells (2 rows)" in planned and "PTQ, no adaptation" in planned and "LoRA, seed 2" in planned
+
+
 @pytest.mark.parametrize("wrong", [["--seeds", "a"], ["--jobs", "0"], ["--launcher", "cloud"]])
 def test_wrong_options_are_refused(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

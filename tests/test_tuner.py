@@ -355,7 +355,7 @@ def test_a_run_leaves_an_adapter_that_peft_loads(method: str, quick: list[str], 
     tuned = PeftModel.from_pretrained(model, folder)  # the base that the run had: the fingerprint says so
     ids = torch.arange(1, 13).view(2, 6)
     with torch.no_grad():
-        expected = run._final[0](input_ids=ids).logits
+        expected = run.final[0](input_ids=ids).logits
         assert torch.allclose(tuned(input_ids=ids).logits, expected, atol=1e-5)
 
 
