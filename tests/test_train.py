@@ -104,18 +104,21 @@ def test_golden_losses(method: str, quick: list[str], tmp_path: Path) -> None:
     assert losses(method, tmp_path) == pytest.approx(stored, rel=2e-4)
 
 
-def _command(store: Path) -> list[str]:
+def _command(store: Path, method: str) -> list[str]:
     from conftest import QUICK
 
     return [sys.executable, "-c", "import sys; from alphatune.run import main; sys.exit(main())", *QUICK,
-            "method=lora", "hparams.epochs=6", "trainer.saves=5", f"runtime.artifacts={store}",
+            f"method={method}", "hparams.epochs=6", "trainer.saves=5", f"runtime.artifacts={store}",
             f"runtime.records={store / 'records'}"]  # fmt: skip
 
 
 @pytest.mark.slow
-def test_a_killed_training_ends_with_the_weights_of_an_unbroken_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "file"), [("lora", "trained.safetensors"), ("alphatuning", "adapter/adapter_model.safetensors")]
+)
+def test_a_killed_training_ends_with_the_weights_of_an_unbroken_one(method: str, file: str, tmp_path: Path) -> None:
     broken, whole = tmp_path / "broken", tmp_path / "whole"
-    process = subprocess.Popen(_command(broken), stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(_command(broken, method), stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 180
     while not list(broken.glob("adapt/*.partial/checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
         assert process.poll() is None, "the run ended before it could be killed"
@@ -123,10 +126,10 @@ def test_a_killed_training_ends_with_the_weights_of_an_unbroken_one(tmp_path: Pa
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not list(broken.glob("adapt/*/manifest.json")), "the training was not interrupted"
-    log = subprocess.run(_command(broken), check=True, capture_output=True, text=True).stderr
+    log = subprocess.run(_command(broken, method), check=True, capture_output=True, text=True).stderr
     assert "continuing from step" in log
-    subprocess.run(_command(whole), check=True, capture_output=True)
-    files = [next(store.glob("adapt/*/trained.safetensors")) for store in (broken, whole)]
-    assert files[0].read_bytes() == files[1].read_bytes()
-    reports = [json.loads((f.parent / "report.json").read_text())["curves"] for f in files]
+    subprocess.run(_command(whole, method), check=True, capture_output=True)
+    made = [next(store.glob("adapt/*/manifest.json")).parent for store in (broken, whole)]
+    assert (made[0] / file).read_bytes() == (made[1] / file).read_bytes()
+    reports = [json.loads((folder / "report.json").read_text())["curves"] for folder in made]
     assert reports[0] == reports[1]
