@@ -15,6 +15,7 @@ Anything else is undecided, and so is everything with fewer than two seeds.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -86,8 +87,11 @@ class Outcome:
             return f"{self.ratio:.1f}"
         if self.difference is None:
             return ""
-        half = "" if self.difference.ci95 is None else f" ± {self.difference.ci95:.3g}"
-        return f"{self.difference.mean:+.3g}{half}"
+        mean, half = self.difference.mean, self.difference.ci95
+        if not half:
+            return f"{mean:+.3g}" + ("" if half is None else " ± 0")
+        digits = max(0, 1 - math.floor(math.log10(half)))  # two significant ones of the half width, for both numbers
+        return f"{round(mean, digits) + 0.0:+.{digits}f} ± {half:.{digits}f}"
 
     @property
     def wanted(self) -> str:

@@ -31,6 +31,16 @@ def test_verdicts_follow_the_interval(mean: float, half: float | None, kind: str
     assert claims.decide(None, kind, margin) == "undecided"
 
 
+@pytest.mark.parametrize(
+    ("mean", "half", "text"),
+    [(-0.00333, 8.93, "+0.0 ± 8.9"), (-2.0864, 0.0251, "-2.086 ± 0.025"), (12.4, 37.0, "+12 ± 37"), (1.5, None, "+1.5"),
+     (1.5, 0.0, "+1.5 ± 0"), (-0.0004, 0.0012, "-0.0004 ± 0.0012")],
+)  # fmt: skip
+def test_differences_are_rounded_to_what_their_interval_allows(mean: float, half: float | None, text: str) -> None:
+    test = claims.Test(["x"], "a", "b", "bleu_all")
+    assert claims.Outcome(test, "x", "m", "", "undecided", Mean(mean, half, 3)).found == text
+
+
 def test_every_claim_of_the_paper_is_there_and_is_tested_or_says_why_not() -> None:
     found = claims.load()
     assert [claim.number for claim in found] == list(range(1, 24))
