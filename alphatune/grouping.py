@@ -72,13 +72,14 @@ class Grouping:
         """Number of groups: scales per plane."""
         return self.per_row * self.scales_shape[1]
 
-    def spread(self, scales: Tensor) -> Tensor:
-        """[G, R] -> a tensor that broadcasts to [in, out]: each weight's scale."""
+    def spread(self, scales: Tensor, inputs: slice | None = None) -> Tensor:
+        """[G, R] -> a tensor that broadcasts to [in, out]: each weight's scale, of all inputs or of those named."""
         if self.span > 1:
             return scales.repeat_interleave(self.span, dim=1)[:, : self.rows]
         if self.per_row == 1:
             return scales
-        return scales.repeat_interleave(self.size, dim=0)[: self.columns]
+        start, stop = (inputs.start, inputs.stop) if inputs else (0, self.columns)
+        return scales[torch.arange(start, stop, device=scales.device) // self.size]
 
     def total(self, values: Tensor) -> Tensor:
         """[in, out] -> [G, R]: sums within the groups."""

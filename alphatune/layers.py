@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from alphatune.grouping import Grouping
-from alphatune.packing import WORD, sign_bits, times_codes
+from alphatune.packing import WORD, blocks, sign_bits, times_codes
 
 
 class PackedLinear(nn.Module):
@@ -148,12 +148,17 @@ def packed_layers(model: nn.Module) -> dict[str, PackedLinear]:
 
 
 def _rebuild(qweight: Tensor, alpha: Tensor, offset: Tensor | None, grouping: Grouping) -> Tensor:
-    """W^T [in, out] from bits and scales; one float matrix and one int32 matrix at a time."""
+    """W^T [in, out] from bits and scales, block by block."""
     weight = torch.zeros(grouping.columns, grouping.rows, dtype=torch.float32, device=qweight.device)
-    for i in range(qweight.shape[1]):
-        weight += times_codes(grouping.spread(alpha[:, i]), sign_bits(qweight[:, i], grouping.columns))
-    if offset is not None:
-        weight += grouping.spread(offset)
+    room: Tensor | None = None
+    for words, inputs in blocks(grouping.columns, grouping.rows, qweight.device):
+        part = weight[inputs]
+        if room is None:  # the first block is the largest
+            room = torch.empty((words.stop * WORD, grouping.rows), dtype=torch.int32, device=qweight.device)
+        for i in range(qweight.shape[1]):
+            part += times_codes(grouping.spread(alpha[:, i], inputs), sign_bits(qweight[words, i], len(part), room))
+        if offset is not None:
+            part += grouping.spread(offset, inputs)
     return weight
 
 

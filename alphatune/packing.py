@@ -6,10 +6,13 @@ of word k // 32 belongs to input k, and 1 means +1. Missing inputs of the last w
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 WORD = 32
+_CACHED = 1 << 17  # weights; their bits, signs and sums then stay in a CPU core's own cache
 
 
 def pack(signs: Tensor) -> Tensor:
@@ -31,19 +34,34 @@ def unpack(packed: Tensor, n_in: int) -> Tensor:
     return bits.bool().permute(2, 1, 0, 3).reshape(out, q, words * WORD)[:, :, :n_in].contiguous()
 
 
-def sign_bits(plane: Tensor, n_in: int) -> Tensor:
+def sign_bits(plane: Tensor, n_in: int, room: Tensor | None = None) -> Tensor:
     """One plane [ceil(in / 32), out] as float sign bits [in, out]: the int32 sign bit is set where the code is -1.
 
     Xor-ing it into a float's bits multiplies that float by the code: no conversion, no multiplication.
+
+    Args:
+        room: int32 of at least 32 ceil(in / 32) rows to write to, which saves an allocation.
     """
+    words, out = plane.shape
     shifts = torch.arange(WORD - 1, -1, -1, device=plane.device, dtype=torch.int32)
-    moved = (~plane)[:, None, :] << shifts[None, :, None]  # input k's inverted bit at bit 31
-    return moved.view(-1, plane.shape[1])[:n_in] & -(2**31)
+    moved = torch.empty(words * WORD, out, dtype=torch.int32, device=plane.device) if room is None else room
+    moved = moved[: words * WORD].view(words, WORD, out)
+    torch.bitwise_left_shift((~plane)[:, None, :], shifts[None, :, None], out=moved)  # input k's inverted bit at bit 31
+    return moved.view(-1, out)[:n_in].bitwise_and_(-(2**31))
 
 
 def times_codes(values: Tensor, signs: Tensor) -> Tensor:
-    """`values` (float32, broadcastable to [in, out]) times the codes whose `sign_bits` are given."""
-    return (values.contiguous().view(torch.int32) ^ signs).view(torch.float32)
+    """`values` (float32, broadcastable to [in, out]) times the codes whose `sign_bits` are given and overwritten."""
+    return signs.bitwise_xor_(values.contiguous().view(torch.int32)).view(torch.float32)
+
+
+def blocks(n_in: int, out: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
+    """Words, and the inputs they hold, to work on at once: on a CPU what its cache holds, elsewhere everything."""
+    words = -(-n_in // WORD)
+    step = max(1, _CACHED // (WORD * out)) if device.type == "cpu" else words
+    for start in range(0, words, step):
+        stop = min(start + step, words)
+        yield slice(start, stop), slice(start * WORD, min(stop * WORD, n_in))
 
 
 def _wrap_int32(values: Tensor) -> Tensor:
