@@ -7,6 +7,7 @@ manifest's sha256 before use: a damaged artefact is made again, never trusted.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+
+from alphatune.errors import UserError
 
 MANIFEST = "manifest.json"
 log = logging.getLogger("alphatune")
@@ -37,17 +40,24 @@ def file_sha256(path: Path) -> str:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that readers see the old one or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a text file so that readers see the old one or the new one, never a part.
+
+    Raises:
+        UserError: the file cannot be written there.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w", encoding="utf-8") as f:
             f.write(text)
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)
+    except OSError as error:  # no such disk, no right to write, no room
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

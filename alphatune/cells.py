@@ -54,6 +54,8 @@ class Cells:
     search: list[Cell] = field(default_factory=list)
     waiting: list[Row] = field(default_factory=list)  # rows whose learning rate is not chosen yet
     rates: dict[str, float] = field(default_factory=dict)  # row id -> the learning rate that its search chose
+    unsettled: set[str] = field(default_factory=set)  # rows whose search lacks runs, so that its choice may change
+    total: int = 0  # runs that the table wants besides searches, those of waiting rows too
 
     def results(self) -> dict[tuple[str, Part], dict[int, Path]]:
         """(row id, part) -> record files by seed."""
@@ -80,16 +82,22 @@ class Planner:
         self._backbones: dict[str, tuple[dict[str, Any] | None, str]] = {}
 
     def cells(self, seeds: list[int]) -> Cells:
-        """The cells for `seeds`; rows with a search come once all its runs are recorded."""
+        """The cells for `seeds`; to run, rows with a search come once all its runs are recorded.
+
+        To render, the best of the rates that are recorded is taken, and the row is marked.
+        """
         found = Cells(self.table.rows)
         for row in self.table.rows:
             if row.search:
                 tried = self._tried(row)
                 found.search += tried
                 losses = [(_loss(c.record), i) for i, c in enumerate(tried) if c.record is not None]
-                if len(losses) == len(tried):
+                if len(losses) == len(tried) or (losses and not self.run):
                     found.rates[row.id] = float(row.search[min(losses)[1]])
+                if len(losses) < len(tried):
+                    found.unsettled.add(row.id)
         parts = list(dict.fromkeys(tuple(c.set) for c in self.table.columns if values.measured(c)))
+        found.total = len(self.table.rows) * len(parts) * len(seeds)
         for row in self.table.rows:
             rate = found.rates.get(row.search_as or row.id)
             if rate is None and (row.search or row.search_as):

@@ -108,7 +108,13 @@ def in_process() -> bool:
 
 
 def launch(arguments: list[str], job: Job) -> None:
-    """Hand the command line to Hydra and call `job(config, overrides)` for every run."""
+    """Hand the command line to Hydra and call `job(config, overrides)` for every run.
+
+    Raises:
+        UserError: the config of a whole sweep is to be shown.
+    """
+    if is_sweep(arguments) and _shows(arguments):
+        raise UserError("--cfg shows the config of one run: leave out -m, and give one value for each setting")
     register()
 
     @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
@@ -121,8 +127,11 @@ def launch(arguments: list[str], job: Job) -> None:
 
 def _resolved(arguments: list[str]) -> list[str]:
     """`--cfg job` shows values, not the expressions that give them."""
-    shows = any(a == "-c" or a.startswith("--cfg") for a in arguments)
-    return [*arguments, "--resolve"] if shows and "--resolve" not in arguments else arguments
+    return [*arguments, "--resolve"] if _shows(arguments) and "--resolve" not in arguments else arguments
+
+
+def _shows(arguments: list[str]) -> bool:
+    return any(a == "-c" or a.startswith("--cfg") for a in arguments)
 
 
 @contextlib.contextmanager

@@ -97,9 +97,11 @@ class Experiment:
 
 
 def names() -> list[str]:
-    """The names of all experiments: demo, figure2, table1, table2, ... in natural order."""
+    """The names of all experiments: the paper's tables and figures by number, then the others (demo, ...)."""
     found = [p.stem for p in FOLDER.glob("*.yaml") if p.stem != "claims"]
-    return sorted(found, key=lambda name: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", name)])
+    papers = {name: match for name in found if (match := re.fullmatch(r"(table|figure)(\d+)", name))}
+    ours = sorted(set(found) - papers.keys())
+    return [*sorted(papers, key=lambda name: (papers[name][1] == "figure", int(papers[name][2]))), *ours]
 
 
 def load(name: str) -> Experiment:

@@ -12,6 +12,7 @@ MARKS = {
     "substitute": "another model, other data or other settings than the published ones",
     "quoted": "the paper quotes this row from elsewhere",
     "doubtful": "the paper's print is ambiguous or inconsistent here; see the notes",
+    "unsettled": "its learning rate is the best of those tried so far; the search is not finished",
 }
 
 

@@ -127,7 +127,8 @@ def _loss_axis(axis: Axes, kind: str, rows: Sequence[Records]) -> None:
     kinds = {made["config"]["task"].get("kind", "generation") for made in records}
     units = {"generation": " (nats per token)", "classification": " (per example)"}
     unit = units.get(kinds.pop(), "") if len(kinds) == 1 else ""
-    axis.set_ylabel(f"{'training' if kind == 'train' else kind} loss{unit}")
+    smoothed = kind == "train" and any(made["config"]["hparams"]["label_smoothing"] for made in records)
+    axis.set_ylabel(f"{'training' if kind == 'train' else kind} loss{unit}" + (", label-smoothed" if smoothed else ""))
     axis.set_xlabel("optimiser steps")
     axis.grid(True)
     if not any(made["curves"][kind] for made in records):

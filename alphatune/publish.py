@@ -77,10 +77,8 @@ def _main(given: argparse.Namespace) -> int:
         cells = Planner(table, extra, run=False).cells(table.seeds)
         write(name, table, cells, extra, table.seeds, out)
         done = sum(cell.record is not None for cell in cells.final)
-        print(f"{name:16} {done} of {len(cells.final)} runs recorded: {out / name}.html", flush=True)
-        entries.append(
-            report.Entry(table.title, table.source, done, len(cells.final), table.substitute, f"{name}.html")
-        )
+        print(f"{name:16} {done} of {cells.total} runs recorded: {out / name}.html", flush=True)
+        entries.append(report.Entry(table.title, table.source, done, cells.total, table.substitute, f"{name}.html"))
     if names == experiment.names():  # an index of some of them would hide the others
         claims.write(extra, out)
         write_atomically(out / "index.html", report.index(entries))

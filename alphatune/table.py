@@ -55,6 +55,7 @@ def _main(given: argparse.Namespace) -> int:
     name = experiment.canonical(given.name)
     table = experiment.load(name)
     rows = _chosen_rows(table, given.rows)
+    _check_overrides(given.set, table)
     changed = [o for o in given.set if not _neutral(o, table)]
     if changed:
         table.substitute = "; ".join(filter(None, [table.substitute, *changed]))
@@ -85,6 +86,17 @@ def _main(given: argparse.Namespace) -> int:
         failures += schedule.run(waited, table.own_process, given.jobs or 1)  # the rows that waited for a search
         found = planner.cells(seeds) if waited else found
     return _render(name, planner, found, seeds, given.out, failures)
+
+
+def _check_overrides(given: list[str], table: Experiment) -> None:
+    """Refuse what would make rows something else than their labels say."""
+    for override in given:
+        key = override.lstrip("+~").partition("=")[0]
+        if key == "seed":
+            raise UserError(f"--set {override}: seeds are given by --seeds")
+        own = [row.id for row in table.rows if any(o.lstrip("+~").partition("=")[0] == key for o in row.set)]
+        if own and key not in ("model", "task"):  # another model or task for all rows is labelled as such
+            raise UserError(f"--set {override}: rows of this table set {key} themselves: {', '.join(own)}")
 
 
 def _slug(overrides: list[str]) -> str:
@@ -137,7 +149,7 @@ def _submit(name: str, found: Cells, todo: list[Cell], given: argparse.Namespace
         raise UserError(f"not submitted: {'; '.join(sorted(blocked))}")
     render = [given.name, "--render", f"--out={given.out}", *(f"--set={o}" for o in given.set)]
     render += [f"--seeds={','.join(map(str, given.seeds))}"] if given.seeds else []
-    folder = Path("outputs/slurm") / name
+    folder = Path("outputs/slurm") / name / digest([cell.overrides for cell in todo])[:8]  # queued jobs read theirs
     ids = slurm.submit(name, schedule.waves(todo), given.jobs or 0, given.sbatch, render, folder)
     print(f"submitted {len(todo)} cells as jobs {', '.join(ids)}; scripts and logs: {folder}")
     if found.waiting:
@@ -146,6 +158,8 @@ def _submit(name: str, found: Cells, todo: list[Cell], given: argparse.Namespace
 
 
 def _render(name: str, planner: Planner, found: Cells, seeds: list[int], out: Path, failures: list[str]) -> int:
+    if found.waiting:  # of rows whose search is not finished, what is recorded is shown
+        found = Planner(planner.table, planner.extra, run=False, name=name).cells(seeds)
     grid, files = publish.write(name, planner.table, found, planner.extra, seeds, out)
     print("\n" + render.markdown(grid))
     for failure in failures:
@@ -157,7 +171,7 @@ def _render(name: str, planner: Planner, found: Cells, seeds: list[int], out: Pa
 def _numbers(text: str) -> list[int]:
     if not all(part.isdigit() for part in text.split(",")):
         raise argparse.ArgumentTypeError(f"{text}: must be whole numbers from 0 with commas, e.g. 0,1,2")
-    return [int(part) for part in text.split(",")]
+    return list(dict.fromkeys(int(part) for part in text.split(",")))
 
 
 def _positive(text: str) -> int:

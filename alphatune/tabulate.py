@@ -20,7 +20,7 @@ class Results:
     """The finished runs of a table."""
 
     def __init__(self, cells: Cells) -> None:
-        self.rates = cells.rates
+        self.rates, self.unsettled = cells.rates, cells.unsettled
         self.runs: dict[tuple[str, tuple[str, ...]], Found] = {
             place: {seed: (path, record.read(path)) for seed, path in sorted(paths.items())}
             for place, paths in cells.results().items()
@@ -72,13 +72,19 @@ def _line(table: Experiment, row: Row, results: Results, extra: list[str], seeds
         if values.measured(column):
             found = {s: f for s, f in results.of(row.id, column).items() if s in seeds}
             cells.append(_measured(column, found, row.paper.get(column.key), len(seeds)))
+            if table.substitute:  # another model or other data: how far it is from the paper means nothing
+                cells[-1].difference = cells[-1].overlap = ""
         else:
             config = compose.config_of([*table.base, *row.set, *column.set, *chosen, *extra])
             unknown = open_search if values.is_setting(column) else no_model
             recorded = [made for _, made in results.of(row.id, column).values()]
             cells.append(_computed(column, row, None if unknown else config, recorded, row.paper.get(column.key)))
+            if table.substitute:
+                cells[-1].difference = ""
     runs = [cell.n for cell in cells if cell.n is not None]
     marks = (["substitute"] if table.substitute else []) + (["quoted"] if row.quoted_from else [])
+    if not open_search and (row.search_as or row.id) in results.unsettled:
+        marks.append("unsettled")
     return Line(
         row.id, row.label, row.group, cells, min(runs) if runs else None, len(seeds), marks, row.quoted_from, row.note
     )  # fmt: skip
@@ -145,6 +151,7 @@ def _with_paper(cell: Cell, column: Column, published: Published | None) -> Cell
     if published.note:
         cell.marks.append("doubtful")
     if published.mean is None:
+        cell.paper = "unreadable"
         return cell
     if isinstance(published.mean, str):
         cell.paper = published.mean

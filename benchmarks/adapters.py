@@ -1,7 +1,7 @@
-"""Switching tasks, forward and training steps on a packed model: `python benchmarks/adapters.py [gpt2-medium] [THREADS]`.
+"""Switching tasks, forward and training steps on a packed model: `python benchmarks/adapters.py [MODEL] [THREADS]`.
 
-Random weights in the named shape of conf/model. Medians of alternating rounds in one process; the last column is the
-ratio to the first row of its block. CPU unless torch sees a GPU.
+Random weights in the shape of conf/model/MODEL.yaml (gpt2-medium). Medians of alternating rounds in one process, and
+their ratio to the first row. CPU unless torch sees a GPU.
 """
 
 from __future__ import annotations

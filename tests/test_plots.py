@@ -18,7 +18,8 @@ from alphatune.plots_bcq import EXAMPLE, example
 def _record(end: float, seed: int, steps: int = 20, curves: bool = True) -> dict[str, Any]:
     train = [[s, end + 2.0 / s + 0.01 * seed] for s in range(1, steps + 1)]
     return {
-        "config": {"task": {"kind": "generation"}}, "validation_loss": end, "sizes": {},
+        "config": {"task": {"kind": "generation"}, "hparams": {"label_smoothing": 0.1}},
+        "validation_loss": end, "sizes": {},
         "curves": {"train": train if curves else [], "validation": train[4::5] if curves else []},
         "scores": {part: {"bleu": {"value": 50.0 + end + seed}} for part in ("seen", "unseen", "all")},
     }  # fmt: skip

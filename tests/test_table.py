@@ -117,13 +117,30 @@ def test_other_settings_are_labelled_and_kept_apart(
 ) -> None:
     plain = ["demo", "--rows", "tiny/ptq/q3", "--seeds", "0", "--out", str(tmp_path / "out")]
     call = [*plain, *_small(quick)]
-    assert table.main([*plain, "--set", "quant.q=2", *_small(quick)]) == 0
-    assert "quant.q=2" in capsys.readouterr().out
+    assert table.main([*plain, "--set", "decode.length_penalty=0.5", *_small(quick)]) == 0
+    assert "decode.length_penalty=0.5" in capsys.readouterr().out
     pages = [p.name for p in (tmp_path / "out").glob("*.csv")]
-    assert len(pages) == 1 and "quant.q=2" in pages[0]
+    assert len(pages) == 1 and "decode.length_penalty=0.5" in pages[0]
     assert table.main([*call, "--render"]) == 0  # the table without that change does not show its run
-    with next(p for p in (tmp_path / "out").glob("*.csv") if "quant.q=2" not in p.name).open() as f:
+    with next(p for p in (tmp_path / "out").glob("*.csv") if "decode.length_penalty=0.5" not in p.name).open() as f:
         assert all(not line["ours_mean"] for line in csv.DictReader(f) if line["column"] == "BLEU All")
+
+
+def test_overrides_that_would_belie_a_row_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert table.main(["demo", "--set", "quant.q=2", "--plan"]) == 2
+    assert "rows of this table set quant.q themselves: tiny/ptq_full_ft/q3, " in capsys.readouterr().err
+    assert table.main(["demo", "--set", "seed=3", "--plan"]) == 2
+    assert "seeds are given by --seeds" in capsys.readouterr().err
+
+
+def test_a_seed_counts_once_and_an_unwritable_folder_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert table.main(["demo", "--seeds", "0,1,0", "--rows", "tiny/lora", "--plan"]) == 0
+    assert "2 cells" in capsys.readouterr().out
+    (tmp_path / "file").write_text("")
+    assert table.main(["table1", "--render", "--out", str(tmp_path / "file" / "x")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
 
 
 def test_a_failed_cell_does_not_stop_the_others(
@@ -168,6 +185,14 @@ def test_a_search_chooses_on_the_validation_split_and_others_follow(
     capsys.readouterr()
     assert table.main(call) == 0
     assert "6 done, 0 to run" in capsys.readouterr().out
+    worst = max(searched, key=lambda rate: searched[rate])
+    for path in (tmp_path / "records").rglob("*.json"):
+        gone = record.read(path)
+        if not gone["scores"] and gone["config"]["hparams"]["learning_rate"] == worst:
+            path.unlink()
+    assert table.main([*call, "--render"]) == 0  # what is recorded still shows, and says what it rests on
+    shown = capsys.readouterr().out
+    assert "the search is not finished" in shown and f"{sum(ours) / 2:.1f}" in shown
 
 
 def test_a_table_that_needs_a_folder_says_so(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
