@@ -12,6 +12,7 @@ from alphatune.experiment import Claim
 from alphatune.values import of_record
 
 Records = dict[int, dict[str, Any]]  # seed -> record
+REPRODUCED, NOT, UNDECIDED = "reproduced", "not reproduced", "undecided"
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,10 @@ class Mean:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the records say of a claim."""
+    """What the records say of a table's own statement."""
 
     claim: Claim
-    outcome: str  # "came out", "did not come out", "undecided"
+    outcome: str  # REPRODUCED, NOT or UNDECIDED
     difference: Mean | None  # left - right over the seeds that both have
 
 
@@ -51,18 +52,30 @@ def column(records: Records, key: str) -> Mean | None:
     return mean([v for v in values if v is not None])
 
 
+def decide(difference: Mean | None, kind: str, margin: float) -> str:
+    """The verdict that the 95 % t-interval of paired differences allows.
+
+    "above": reproduced if the whole interval lies above `margin`, not reproduced if all of it lies below. "close":
+    reproduced if the whole interval lies within -`margin` to `margin`, not reproduced if it lies outside. Everything
+    else is undecided, and so is a difference of fewer than two seeds.
+    """
+    if difference is None or difference.ci95 is None:
+        return UNDECIDED
+    low, high = difference.mean - difference.ci95, difference.mean + difference.ci95
+    if kind == "above":
+        return REPRODUCED if low > margin else NOT if high < margin else UNDECIDED
+    if low >= -margin and high <= margin:
+        return REPRODUCED
+    return NOT if low > margin or high < -margin else UNDECIDED
+
+
+def difference(left: Records, right: Records, key: str, scale: float = 1.0) -> Mean | None:
+    """Mean of left - right over the seeds for which both have the value."""
+    pairs = [(of_record(left[s], key), of_record(right[s], key)) for s in sorted(left.keys() & right.keys())]
+    return mean([(a - b) * scale for a, b in pairs if a is not None and b is not None])
+
+
 def judge(claim: Claim, left: Records, right: Records) -> Verdict:
-    """Decide a claim on the seeds that both rows have; fewer than two seeds decide nothing."""
-    pairs = [
-        (of_record(left[s], claim.metric), of_record(right[s], claim.metric))
-        for s in sorted(left.keys() & right.keys())
-    ]
-    differences = [a - b for a, b in pairs if a is not None and b is not None]
-    difference = mean(differences)
-    if difference is None or difference.n < 2:
-        return Verdict(claim, "undecided", difference)
-    if claim.kind == "close":
-        holds = abs(difference.mean) <= claim.margin
-    else:
-        holds = difference.mean >= claim.margin and min(differences) > 0
-    return Verdict(claim, "came out" if holds else "did not come out", difference)
+    """Decide a table's own statement on the seeds that both rows have."""
+    found = difference(left, right, claim.metric)
+    return Verdict(claim, decide(found, claim.kind, claim.margin), found)

@@ -63,10 +63,9 @@ class Row:
 
 @dataclass
 class Claim:
-    """A statement about two rows that records decide.
+    """A table's own statement about two rows, which records decide (`aggregate.decide`).
 
-    kind "above": `left` exceeds `right` in `metric` by at least `margin` on average, in every seed by more than 0.
-    kind "close": the averages of `left` and `right` differ by at most `margin`.
+    kind "above": `left` exceeds `right` in `metric` by more than `margin`. "close": they differ by at most `margin`.
     """
 
     text: str

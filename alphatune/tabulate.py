@@ -178,7 +178,7 @@ def _statement(verdict: Verdict) -> str:
     if difference is None:
         return f"**undecided**: {claim.text} (no records)"
     interval = "" if difference.ci95 is None else f" ± {difference.ci95:.1f}"
-    wanted = f"within {claim.margin:g}" if claim.kind == "close" else f"at least {claim.margin:g}"
+    wanted = f"within {claim.margin:g}" if claim.kind == "close" else f"more than {claim.margin:g}"
     numbers = f"{claim.metric}: difference {difference.mean:.1f}{interval}, wanted {wanted}, n = {difference.n}"
     return f"**{verdict.outcome}**: {claim.text} ({numbers})"
 

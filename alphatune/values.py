@@ -2,6 +2,7 @@
 
 Names of a column's value:
   valid_loss                                          the final model's validation loss, nats per target token
+  valid_rise                                          its last value in training less its lowest: overfitting
   <metric>_<subset>                                   a score, e.g. bleu_unseen
   trainable_params, checkpoint_mb, total_mb           sizes; MB = 10^6 bytes
   layer_w_shape, layer_w_mb, layer_alpha_shape,       one layer (Table 1), shapes in multiples of the model width h
@@ -49,6 +50,9 @@ def of_record(record: dict[str, Any], name: str) -> float | None:
         return sizes[name.replace("_mb", "_bytes")] / MB
     if name == "valid_loss":
         return record["validation_loss"]
+    if name == "valid_rise":
+        curve = [loss for _, loss in record["curves"]["validation"]]
+        return curve[-1] - min(curve) if curve else None
     metric, _, subset = name.rpartition("_")
     score = record["scores"].get(subset, {}).get(metric)
     return None if score is None else score["value"]

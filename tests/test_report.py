@@ -73,7 +73,7 @@ def _grid(columns: int = 3, source: str = SOURCE) -> Grid:
     return Grid(
         "table2", "Table 2: WebNLG", ["Trainable", *(f"BLEU part {k}" for k in range(1, columns))], lines,
         note="Beam 10.", source=source, substitute="mini-gpt2 (14 M parameters), 80 inputs",
-        statements=["**came out**: a < b"], footer=["Machine M; commit 123."],
+        statements=["**reproduced**: a < b"], footer=["Machine M; commit 123."],
     )  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def test_every_record_note_and_mark_is_there() -> None:
             assert all(f"<code>{file}</code>" in html for file in cell.records)
             assert cell.ours in text and cell.paper in text
     assert "printed as 40.9 <and> 41.0" in text and "Quoted by the paper from Hu et al. (2022)." in text
-    assert "came out: a < b" in text and "<strong>came out</strong>" in html
+    assert "reproduced: a < b" in text and "<strong>reproduced</strong>" in html
     assert "Machine M; commit 123." in text
     ids = {found["id"] for _, found in parsed.elements if "id" in found}
     assert {f"mark-{letter}" for letter in "abcdefg"} <= ids and len(MARKS) == 7

@@ -40,6 +40,7 @@ FLOW = [
     ["render_layout", "plots_style"],
     ["render_markdown", "render_latex", "render_csv", "plots_bcq"],
     ["render", "plots", "report"],
+    ["verdicts"],
     ["claims"],
     ["publish"],
     ["table", "score", "search", "completion"],
