@@ -32,7 +32,8 @@ class Cell:
     seed: int
     overrides: list[str]
     config: Config
-    plan: Plan | None = None  # None: data or weights are not here, see `obstacle`
+    outline: Plan  # its stages; where data or weights are not here, with stand-ins that tell tasks and models apart
+    plan: Plan | None = None  # the same if all is known, so that it can run; None: see `obstacle`
     record: Path | None = None  # its record, where there is one
     obstacle: str = ""  # why it cannot run here
     rate: float | None = None  # the learning rate that this cell tries, where it belongs to a search
@@ -123,12 +124,16 @@ class Planner:
             config = dataclasses.replace(config, logger=dataclasses.replace(config.logger, group=group))
         files, no_data = self._files(config)
         backbone, no_weights = self._backbone(config)
-        plan = None
-        if files is not None and backbone is not None:
-            plan = identity.plan(config, backbone, files, _data_version())
+        outline = identity.plan(
+            config,
+            {"model": config.model.name} if backbone is None else backbone,
+            {"task": config.task.name} if files is None else files,  # the toy task has none: {} says that
+            _data_version(),
+        )
+        plan = None if files is None or backbone is None else outline
         path = self._find(config, plan, files, backbone)
         obstacle = "; ".join(filter(None, [*self.unmet, no_data, no_weights]))
-        return Cell(row, part, seed, overrides, config, plan, path, obstacle)
+        return Cell(row, part, seed, overrides, config, outline, plan, path, obstacle)
 
     def _find(
         self, config: Config, plan: Plan | None, files: dict[str, str] | None, backbone: dict[str, Any] | None

@@ -29,8 +29,7 @@ log = logging.getLogger("alphatune")
 
 def stages(cell: Cell) -> dict[tuple[str, str], bool]:
     """The stages of a cell by (name, key) -> whether the store has them already."""
-    plan = cell.plan
-    assert plan is not None
+    plan = cell.outline
     specs: dict[str, list[Spec | None]] = {
         "quantize": [plan.quantized, plan.requantized], "adapt": [plan.adapted], "evaluate": [plan.evaluated],
         "decode": [plan.decoded] if cell.config.task.metrics else [],
@@ -52,11 +51,7 @@ def waves(cells: list[Cell]) -> list[list[Cell]]:
     later: list[Cell] = []
     begun: set[tuple[str, str]] = set()
     for cell in cells:
-        todo = (
-            {s for s, made in stages(cell).items() if not made and s[0] in ("quantize", "adapt")}
-            if cell.plan
-            else set()
-        )
+        todo = {s for s, made in stages(cell).items() if not made and s[0] in ("quantize", "adapt")}
         (later if todo & begun else first).append(cell)
         begun |= todo
     return [wave for wave in (first, later) if wave]
@@ -66,14 +61,10 @@ def estimate(cells: list[Cell]) -> str:
     """What running `cells` will cost: stages counted once, hours from past records of the same kind of run."""
     todo: dict[tuple[str, str], Cell] = {}
     for cell in cells:
-        if cell.plan is not None:
-            todo |= {s: cell for s, made in stages(cell).items() if not made and s not in todo}
+        todo |= {s: cell for s, made in stages(cell).items() if not made and s not in todo}
     counts = {stage: sum(s[0] == stage for s in todo) for stage in ("quantize", "adapt", "decode")}
     text = ", ".join(f"{n} x {stage}" for stage, n in counts.items() if n) or "no stage"
-    unknown_cells = sum(cell.plan is None for cell in cells)
-    text = f"{text}, shared stages counted once" + (
-        f"; {unknown_cells} more cells cannot be looked into here" if unknown_cells else ""
-    )
+    text = f"{text}, shared stages counted once"
     past = _past(cells[0].config.runtime.records) if cells else []
     known = [t for (stage, _), cell in todo.items() if (t := _seconds(stage, cell, past)) is not None]
     if not known:

@@ -72,6 +72,18 @@ def test_unknown_names_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--rows=foo: no such row; rows of this table: tiny/full_ft, " in capsys.readouterr().err
 
 
+def test_the_plan_counts_shared_stages_without_data_or_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ALPHATUNE_DATA", str(tmp_path / "none"))
+    neutral = ["--set", f"runtime.records={tmp_path}", "--set", f"runtime.artifacts={tmp_path}", "--set",
+               "data.offline=true"]  # fmt: skip
+    assert table.main(["2", "--plan", "--rows", "gpt2-m/*", *neutral]) == 0
+    # one PTQ each for q = 3, q = 2 and under LoRA; five each after full fine-tuning and after merging LoRA;
+    # trained are FT, LoRA and AlphaTuning at q = 3 and 2, five seeds each
+    assert "cost: 13 x quantize, 20 x adapt, 35 x decode, shared stages counted once" in capsys.readouterr().out
+
+
 def test_rows_are_chosen_by_pattern(capsys: pytest.CaptureFixture[str]) -> None:
     assert table.main(["demo", "--rows", "tiny/ptq/*,tiny/lora", "--plan"]) == 0
     planned = capsys.readouterr().out
