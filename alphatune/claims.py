@@ -12,7 +12,7 @@ from alphatune import report
 from alphatune.aggregate import NOT, REPRODUCED, UNDECIDED
 from alphatune.artifacts import write_atomically
 from alphatune.terminal import status_of
-from alphatune.verdicts import FAILS, HOLDS, Claim, Judged, Outcome, judge, load
+from alphatune.verdicts import HOLDS, Claim, Judged, Outcome, judge, load
 
 MODELS = "runs on the paper's models"
 
@@ -26,7 +26,8 @@ def summary(judged: Judged) -> tuple[list[str], list[tuple[Claim, list[str]]]]:
     places = [MODELS, *sorted(tables.keys() - {MODELS})]
     rows = []
     for claim, found in judged:
-        printed = _counts([o.paper.partition(", ")[2] for o in found if o.paper], (HOLDS, FAILS))
+        cells = [o.paper for o in found if o.paper]
+        printed = f"{sum(text.endswith(HOLDS) for text in cells)} of {len(cells)} hold" if cells else "-"
         by_place = [[o.verdict for o in found if _place(o) == place] for place in places]
         rows.append((claim, [printed, *(_counts(here, (REPRODUCED, NOT, UNDECIDED)) for here in by_place)]))
     return ["the paper's printed cells", *places], rows

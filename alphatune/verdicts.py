@@ -22,7 +22,7 @@ from alphatune.errors import UserError
 from alphatune.experiment import Column, Experiment, Row
 from alphatune.tabulate import Results
 
-HOLDS, FAILS = "holds", "does not hold"
+HOLDS, FAILS = ", holds", ", does not hold"
 Judged = list[tuple["Claim", list["Outcome"]]]
 _UNLISTED = ("valid_rise",)  # values that no table has a column for
 
@@ -240,7 +240,7 @@ def _outcome(test: Test, name: str, model: str, left: _Side, right: _Side, extra
     if a is not None and b is not None:
         gap, allowed = a - b, _margin(test, a, b)
         holds = gap > allowed if test.kind == "above" else abs(gap) <= allowed + 1e-9
-        paper = f"{gap:+.{left.column.digits}f}, {HOLDS if holds else FAILS}"
+        paper = f"{gap:+.{left.column.digits}f}{HOLDS if holds else FAILS}"
     shared = left.records().keys() & right.records().keys()
     runs = [side.results.of(side.row.id, side.column)[seed] for side in (left, right) for seed in sorted(shared)]
     return Outcome(
