@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import alphatune
-from alphatune import checkpoints, hub
+from alphatune import checkpoints, hub, outputs
 from alphatune.config import CALIBRATED
 from alphatune.errors import UserError
 from alphatune.quant_config import BCQConfig, UniformConfig
@@ -28,11 +28,11 @@ def run(args: argparse.Namespace) -> int:
     """
     config = _config(args)  # mistakes first, waiting later
     texts = _texts(args.calibration, config)
-    checkpoints.check_out(args.out, args.overwrite)
+    outputs.check_out(args.out, args.overwrite)
     source = checkpoints.local(args.model, args.revision)
     if checkpoints.quant_method(checkpoints.settings(source)) is not None:
         raise UserError(f"{args.model} is quantised already; quantise the dense model")
-    checkpoints.check_out(args.out, args.overwrite, [source])
+    outputs.check_out(args.out, args.overwrite, [source])
     model = checkpoints.load(source, args.task, "float32")
     if args.task == "classification" and "ForSequenceClassification" not in str(
         checkpoints.read_json(source / "config.json").get("architectures")
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     calibration = _batches(texts, source, model) if texts else None
     hub.quantize_model(model, config, progress=True, calibration=calibration)
     model.to(getattr(torch, args.dtype))  # after the errors are measured; scales stay float32
-    with checkpoints.new_folder(args.out, args.overwrite, [source]) as folder, checkpoints.quiet():
+    with outputs.new_folder(args.out, args.overwrite, [source]) as folder, checkpoints.quiet():
         model.save_pretrained(folder)
         if not checkpoints.copy_tokenizer(source, folder):
             print(f"note: {args.model} has no tokenizer files to copy", file=sys.stderr)

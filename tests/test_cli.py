@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from toy_checkpoint import logits, write_adapter, write_dense
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -99,6 +100,14 @@ def test_output_folders_are_not_lost(home: Path, tmp_path: Path, capsys: Any, mo
     wrong(capsys, "is a file", "quantize", home / "dense", out / "notes.txt")
     wrong(capsys, "holds what is read", "quantize", home / "dense", home / "dense", "--overwrite")
     (out / "model.safetensors").write_bytes(b"old")
+    wrong(capsys, "also holds notes.txt, which is no part of a checkpoint", *quantize, "--overwrite")
+    (out / "notes.txt").unlink()
+    write_adapter(home / "packed", out / "task-a", 1)
+    capsys.readouterr()
+    wrong(capsys, "also holds task-a, which is no part of a checkpoint", *quantize, "--overwrite")
+    assert (out / "task-a" / "adapter_model.safetensors").is_file()
+    shutil.rmtree(out / "task-a")
+    (out / "README.md").write_text("old")
 
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -109,8 +118,11 @@ def test_output_folders_are_not_lost(home: Path, tmp_path: Path, capsys: Any, mo
     assert "interrupted" in capsys.readouterr().err
     assert (out / "model.safetensors").read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["out"]
     run(capsys, *quantize, "--overwrite")
-    assert not (out / "notes.txt").exists() and (out / "config.json").is_file()
+    assert (out / "README.md").read_text() != "old" and (out / "config.json").is_file()
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    run(capsys, *quantize, "--overwrite")  # all that it writes may be replaced
+    wrong(capsys, "cannot be written to", "quantize", home / "dense", out / "config.json" / "x")
+    wrong(capsys, "cannot be written to", "quantize", home / "dense", "/proc/x")
 
 
 def test_mistakes_of_quantising(home: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
@@ -156,6 +168,31 @@ def test_damaged_and_foreign_checkpoints(home: Path, tmp_path: Path, capsys: Any
 
 
 # --- generate
+
+
+def test_checkpoints_and_adapters_that_do_not_fit(home: Path, tmp_path: Path, capsys: Any) -> None:
+    for name in ("dense", "packed"):
+        folder = Path(shutil.copytree(home / name, tmp_path / name))
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"n_layer": 1}))
+        wrong(capsys, "config.json belongs to another model", "generate", folder, "--prompt", "x")
+    wrong(capsys, "config.json belongs to another model", "quantize", tmp_path / "dense", tmp_path / "out")
+
+    lora = write_adapter(home / "packed", tmp_path / "lora", 1, lora=True)
+    generate = ("generate", home / "packed", "--prompt", "x", "--max-new-tokens", 2, "--adapter", lora)
+    run(capsys, *generate)
+    whole = load_file(lora / "adapter_model.safetensors")
+    last = max(name for name in whole if "lora_B" in name)
+    save_file({n: t for n, t in whole.items() if n != last}, lora / "adapter_model.safetensors")
+    wrong(capsys, f"the adapter's file lacks {last} (1 in all)", *generate)
+    save_file(whole | {last.replace("h.1", "h.7"): whole[last].clone()}, lora / "adapter_model.safetensors")
+    wrong(capsys, "the model has no place for base_model.model.transformer.h.7", *generate)
+
+    nan = Path(shutil.copytree(home / "packed", tmp_path / "nan"))
+    stored = load_file(nan / "model.safetensors")
+    stored["transformer.h.0.mlp.c_fc.alpha"] *= float("nan")
+    save_file(stored, nan / "model.safetensors", {"format": "pt"})
+    wrong(capsys, "mlp.c_fc.alpha holds values that are not finite", "export", nan, tmp_path / "out", "--to", "dense")
 
 
 def test_several_adapters_on_one_base(home: Path, capsys: Any, monkeypatch: Any) -> None:
