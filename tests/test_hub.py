@@ -324,6 +324,25 @@ def test_broken_checkpoints_are_told_in_one_line(tmp_path: Path) -> None:
     save_file(stored, folder / "model.safetensors", {"format": "pt"})
     wrong("the checkpoint lacks transformer.h.1.mlp.c_fc.alpha", load(folder))
 
+    def changed(name: str, tensor: str, change: Any) -> Path:
+        folder = saved(name)
+        stored = load_file(folder / "model.safetensors")
+        stored[tensor] = change(stored[tensor])
+        save_file(stored, folder / "model.safetensors", {"format": "pt"})
+        return folder
+
+    codes, scales = "transformer.h.0.attn.c_attn.qweight", "transformer.h.1.mlp.c_fc.alpha"
+    for dtype, held in ((torch.float32, "F32"), (torch.int64, "I64")):
+        folder = changed(f"codes-{held}", codes, lambda t, dtype=dtype: t.to(dtype))
+        wrong(f"{codes}: the file holds {held}, not I32", load(folder))
+    wrong(f"{scales}: the file holds F16, not F32", load(changed("half", scales, lambda t: t.half())))
+    wrong(f"{scales} holds values that are not finite", load(changed("nan", scales, lambda t: t * float("nan"))))
+
+    folder = saved("shorter")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"n_layer": 1}))
+    wrong(r"GPT2LMHeadModel has no layer transformer.h.1.* config.json belongs to another model", load(folder))
+
     def edited(name: str, **values: Any) -> Path:
         folder = saved(name)
         config = json.loads((folder / "config.json").read_text())
@@ -333,10 +352,15 @@ def test_broken_checkpoints_are_told_in_one_line(tmp_path: Path) -> None:
 
     wrong(r"attn.c_attn.qweight: the file has shape \[1, 3, 96\]", load(edited("bits", bits=2)))
     wrong(r"attn.c_attn.alpha: the file", load(edited("size", modules={"transformer.h.0.attn.c_attn": 8})))
-    wrong("names no layer of GPT2LMHeadModel", load(edited("names", modules={"decoder.fc1": 32})))
+    wrong("names no layer of GPT2LMHeadModel", load(edited("no", modules={})))
+    wrong("GPT2LMHeadModel has no layer decoder.fc1", load(edited("names", modules={"decoder.fc1": 32})))
     wrong("gives no number of weights per scale", load(edited("none", modules={"transformer.h.0.attn.c_attn": None})))
     wrong("no linear layer", load(edited("norm", modules={"transformer.h.0.ln_1": 32})))
     wrong("no such setting: bitz", load(edited("key", bitz=2)))
+    modules = json.loads((tmp_path / "cut" / "config.json").read_text())["quantization_config"]["modules"]
+    folder = edited("more", modules=modules | {"transformer.h.7.mlp.c_fc": 32})
+    wrong("GPT2LMHeadModel has no layer transformer.h.7.mlp.c_fc", load(folder))
+    wrong("GPT2Model has no layer transformer.h.7.mlp.c_fc", lambda: AutoModel.from_pretrained(folder))
 
 
 WITHOUT = """
