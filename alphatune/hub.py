@@ -22,7 +22,7 @@ from alphatune import quantize
 from alphatune.errors import UserError
 from alphatune.layers import PackedLinear, packed_layers
 from alphatune.quant_config import BCQ, UNIFORM, BCQConfig, UniformConfig
-from alphatune.quantize import LayerReport, linear_layers, model_width, quantize_layer, replace, weight_of
+from alphatune.quantize import LayerReport, linear_layers, replace, weight_of
 
 Quantization = BCQConfig | UniformConfig
 Calibration = Sequence[Mapping[str, Tensor]]
@@ -46,8 +46,8 @@ def quantize_model(
         The same model.
 
     Raises:
-        UserError: the model is packed already, no layer is to be packed, a group size does not fit, or the solver
-            lacks calibration inputs.
+        UserError: the model is packed already, no layer is to be packed, weights are not finite, a group size does not
+            fit, or the solver lacks calibration inputs.
     """
     if not isinstance(config, BCQConfig | UniformConfig):
         raise UserError(f"quantize_model takes alphatune.BCQConfig or alphatune.UniformConfig, not {type(config)}")
@@ -167,14 +167,8 @@ def _attach(quantizer: PackedQuantizer, model: Any) -> None:
 def _pack(model: nn.Module, config: Quantization, progress: bool, calibration: Calibration | None) -> list[LayerReport]:
     if packed_layers(model):
         raise UserError("this model is quantised already; quantise the dense one")
-    if config.modules is None:
-        reports = quantize.quantize_model(model, config, progress, calibration)
-    else:
-        reports, width = [], model_width(model)
-        for name, layer in _chosen(model, config.modules).items():
-            packed, report = quantize_layer(layer, config, name, width)
-            replace(model, name, packed)
-            reports.append(report)
+    chosen = None if config.modules is None else _chosen(model, config.modules)
+    reports = quantize.quantize_model(model, config, progress, calibration, chosen)
     model.requires_grad_(False)
     return reports
 

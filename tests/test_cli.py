@@ -72,7 +72,7 @@ def test_quantising_writes_what_the_library_writes(home: Path, capsys: Any) -> N
 def test_the_summary_has_layers_bits_bytes_and_error(home: Path, tmp_path: Path, capsys: Any) -> None:
     out = run(capsys, "quantize", home / "dense", tmp_path / "out", "--bits", 3, "--group-size", "0.5h",
               "--solver", "alternating", "--modules", "c_attn,c_fc", "--dtype", "bfloat16")  # fmt: skip
-    assert "4 layers, 3-bit binary codes (alternating), one scale per plane for 32 weights" in out
+    assert "4 layers, 3-bit binary codes (alternating), one scale per plane for every 32 weights" in out
     assert "times smaller" in out and "mean relative error of a layer's weights: 0." in out
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert loaded.dtype == torch.bfloat16 and len(packed_layers(loaded)) == 4

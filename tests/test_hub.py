@@ -242,6 +242,11 @@ def test_calibrated_solvers_take_their_inputs(tmp_path: Path) -> None:
         packed("gpt2", config)
     model = alphatune.quantize_model(dense("gpt2"), config, False, [{"input_ids": IDS}])
     assert all(r.output_error is not None for r in model.hf_quantizer.reports)
+    some = alphatune.BCQConfig(2, solver="gptq", offset=True, modules=["c_attn"])
+    part = alphatune.quantize_model(dense("gpt2"), some, False, [{"input_ids": IDS}])
+    assert len(packed_layers(part)) == 2
+    for name, layer in packed_layers(part).items():  # calibrated on the dense model, as if it were packed whole
+        assert torch.equal(layer.qweight, model.get_submodule(name).qweight)
     model.save_pretrained(tmp_path)
     assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path)), logits(model))
 
@@ -289,6 +294,19 @@ def wrong(match: str, call: Any) -> None:
 def test_mistakes_of_quantising_are_told_in_one_line() -> None:
     wrong("bits=9: must be a whole number from 1 to 8", lambda: alphatune.BCQConfig(9))
     wrong("BCQConfig: no such setting: bit", lambda: alphatune.BCQConfig(bit=3))
+    wrong("solver=x: must be one of: greedy, alternating, optimal, weighted, hessian, gptq",
+          lambda: alphatune.BCQConfig(solver="x"))  # fmt: skip
+    wrong("solver=optimal: exact only for bits=1 and 2", lambda: alphatune.BCQConfig(3, solver="optimal"))
+    wrong("iterations=0: must be a number from 1 to 1000", lambda: alphatune.BCQConfig(iterations=0))
+    wrong("damping=much: must be a number from", lambda: alphatune.BCQConfig(damping="much"))
+    for size in ("zz", "h2", "-1h", 2.5, 0, True):
+        for config in (alphatune.BCQConfig, alphatune.UniformConfig):
+            wrong(f"group_size={size}: must be None", lambda c=config, s=size: c(group_size=s))
+    wrong(
+        r'modules="c_attn": must be a list of names, such as \["c_attn"\]',
+        lambda: alphatune.BCQConfig(modules="c_attn"),
+    )
+    wrong("modules=.*: names no layer", lambda: alphatune.UniformConfig(modules=[]))
     wrong("quantised already", lambda: alphatune.quantize_model(packed(), FORMATS["bcq"], progress=False))
     wrong("no linear layer inside the blocks is called lm_head; there are: c_attn, c_fc, c_proj",
           lambda: packed("gpt2", alphatune.BCQConfig(modules=["lm_head"])))  # fmt: skip
