@@ -148,8 +148,13 @@ def load(folder: Path, task: str | None = None, dtype: str = "auto") -> Any:
             model, found = _model_class(config, task).from_pretrained(
                 folder, dtype=dtype, use_safetensors=True, output_loading_info=True, local_files_only=True
             )
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from error
     except (*_FAILURES, SafetensorError) as error:
-        raise UserError(f"{folder}: cannot be loaded: {first_line(error)}") from error
+        reason = first_line(error)
+        if "ignore_mismatched_sizes" in reason:  # transformers' advice, which would load random weights
+            reason = "its weights have other shapes than config.json implies, which belongs to another model"
+        raise UserError(f"{folder}: cannot be loaded: {reason}") from error
     missing = sorted(str(key) for key in found["missing_keys"])
     if task == "classification":
         missing = [key for key in missing if not key.startswith(_HEADS)]
@@ -194,10 +199,11 @@ def load_adapters(model: Any, folders: Sequence[Path]) -> tuple[Any, list[str]]:
     from safetensors import SafetensorError
 
     names: list[str] = []
+    kinds = {folder: _adapter_type(folder) for folder in folders}
+    if len(set(kinds.values())) > 1:
+        told = ", ".join(f"{folder} ({kind})" for folder, kind in kinds.items())
+        raise UserError(f"adapters of one call must be of one type, not {told}: use one call for each type")
     for folder in folders:
-        read_json(folder / ADAPTER_CONFIG)
-        if not (folder / ADAPTER_WEIGHTS).is_file():
-            raise UserError(f"{folder} has no {ADAPTER_WEIGHTS}")
         name = stem = folder.resolve().name.replace(".", "_")  # a module's name has no dots
         while name in names:
             name = f"{stem}-{names.count(name) + sum(n.startswith(f'{stem}-') for n in names) + 1}"
@@ -207,11 +213,27 @@ def load_adapters(model: Any, folders: Sequence[Path]) -> tuple[Any, list[str]]:
                     model.load_adapter(str(folder), name)
                 else:
                     model = PeftModel.from_pretrained(model, str(folder), adapter_name=name)
+        except UserError as error:
+            raise UserError(f"{folder}: {error}") from error
+        except (KeyError, TypeError, AttributeError) as error:  # a setting of another kind than peft writes
+            raise UserError(f"{folder / ADAPTER_CONFIG}: holds a damaged setting: {first_line(error)}") from error
         except (*_FAILURES, SafetensorError) as error:
             raise UserError(f"{folder}: this adapter cannot be loaded: {first_line(error)}") from error
         _check_adapter(model, name, folder)
         names.append(name)
     return model.eval(), names
+
+
+def _adapter_type(folder: Path) -> str:
+    """What kind of adapter a folder holds, by its settings; its weights are there."""
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    kind = read_json(folder / ADAPTER_CONFIG).get("peft_type")
+    if not isinstance(kind, str) or kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
+        raise UserError(f"{folder / ADAPTER_CONFIG}: peft_type={kind} is none that peft knows")
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise UserError(f"{folder} has no {ADAPTER_WEIGHTS}")
+    return kind
 
 
 def _check_adapter(model: Any, name: str, folder: Path) -> None:

@@ -85,9 +85,11 @@ def test_other_formats_tasks_and_solvers(home: Path, tmp_path: Path, capsys: Any
     assert "head is new and random" in capsys.readouterr().err
     AutoModelForSequenceClassification.from_pretrained(tmp_path / "c")
     (tmp_path / "texts.txt").write_text("sun in the north\nrain in the south\n")
-    out = run(capsys, "quantize", home / "dense", tmp_path / "g", "--solver", "gptq", "--offset", "--calibration",
-              tmp_path / "texts.txt")  # fmt: skip
-    assert "error of a layer's output" in out
+    gptq = ("--solver", "gptq", "--offset", "--calibration", tmp_path / "texts.txt")
+    out = run(capsys, "quantize", home / "dense", tmp_path / "g", *gptq)
+    assert "8 layers" in out and "error of a layer's output" in out
+    out = run(capsys, "quantize", home / "dense", tmp_path / "m", *gptq, "--modules", "c_attn")
+    assert "2 layers" in out and "error of a layer's output" in out
 
 
 def test_output_folders_are_not_lost(home: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
@@ -187,6 +189,24 @@ def test_checkpoints_and_adapters_that_do_not_fit(home: Path, tmp_path: Path, ca
     wrong(capsys, f"the adapter's file lacks {last} (1 in all)", *generate)
     save_file(whole | {last.replace("h.1", "h.7"): whole[last].clone()}, lora / "adapter_model.safetensors")
     wrong(capsys, "the model has no place for base_model.model.transformer.h.7", *generate)
+
+    save_file(whole, lora / "adapter_model.safetensors")
+    wrong(capsys, "must be of one type, not", *generate, "--adapter", home / "packed" / "a")
+    settings = json.loads((lora / "adapter_config.json").read_text())
+    for value in ("NOSUCH", 3, None, ["LORA"]):
+        (lora / "adapter_config.json").write_text(json.dumps(settings | {"peft_type": value}))
+        wrong(capsys, f"adapter_config.json: peft_type={value} is none that peft knows", *generate)
+    for name, value in (("r", "x"), ("target_modules", 3), ("rank_pattern", 3)):
+        (lora / "adapter_config.json").write_text(json.dumps(settings | {name: value}))
+        wrong(capsys, "adapter_config.json: holds a damaged setting", *generate)
+
+    narrow = Path(shutil.copytree(home / "dense", tmp_path / "narrow"))
+    config = json.loads((narrow / "config.json").read_text())
+    (narrow / "config.json").write_text(json.dumps(config | {"n_embd": 32}))
+    wrong(capsys, "its weights have other shapes than config.json implies", "generate", narrow, "--prompt", "x")
+    cut = Path(shutil.copytree(home / "packed", tmp_path / "cut"))
+    (cut / "model.safetensors").write_bytes((cut / "model.safetensors").read_bytes()[:-9])
+    wrong(capsys, f"{cut}: model.safetensors: not a whole", "generate", cut, "--prompt", "x")
 
     nan = Path(shutil.copytree(home / "packed", tmp_path / "nan"))
     stored = load_file(nan / "model.safetensors")

@@ -156,6 +156,8 @@ def test_mistakes(quick: list[str], shared_store: Path, tmp_path: Path, capsys: 
     refused("method=full_ft adapts no quantised model", plain, "--as=base")
     refused("cannot be merged", both)
     refused("not a readable record", tmp_path / "none.json")
+    assert package(scales, tmp_path / "out", shared_store, f"--model={tmp_path}") == 2
+    assert "--model FOLDER" not in capsys.readouterr().err  # it was given
     refused("gone or elsewhere", scales, store=tmp_path / "other")
     assert not (tmp_path / "other" / "adapt").exists()  # nothing was trained on the way
 
