@@ -111,6 +111,23 @@ class Store:
         return folder
 
 
+class ReadOnly(Store):
+    """A store that is looked at only: it makes nothing, and it leaves damaged artefacts where they are."""
+
+    def get(self, stage: str, spec: dict[str, Any], make: Callable[[Path], None] | None = None) -> Artifact:
+        """The artefact of `stage` for `spec`; `make` is not called.
+
+        Raises:
+            UserError: the store does not have it, or it is damaged.
+        """
+        key = digest(spec)
+        folder = self.root / stage / key
+        fault = _fault(folder) if folder.is_dir() else "gone or elsewhere"
+        if fault is not None:
+            raise UserError(f"{folder}: {fault}; running it again with runtime.force=true makes it anew")
+        return Artifact(stage, key, folder, reused=True)
+
+
 def _seal(folder: Path, spec: dict[str, Any]) -> None:
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):

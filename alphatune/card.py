@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -32,18 +31,20 @@ def render(
         repository: hub id or folder that the card tells people to load.
         kind: what the folder holds: the "model", the task's "adapter" alone, or the quantised "base" before
             adaptation; None: the adapter where the method leaves one, else the model.
-        base: hub id or folder of the model that an adapter belongs to.
+        base: hub id of the model that an adapter belongs to, or the name of its folder.
 
     Raises:
         UserError: the record lacks what a card must say.
     """
     try:
         kind = kind or kind_of(made)
-        parts = [_front(made, kind, base), _about(made, kind), _loading(made, repository, kind, base)]
+        parts = [_front(made, kind, base), _about(made, kind, base), _loading(made, repository, kind, base)]
         parts += [] if kind == "base" else [_scores(made)]
         parts += [_sizes(made, kind), _origin(made, kind)]
-    except (KeyError, TypeError) as error:
+    except KeyError as error:
         raise UserError(f"no model card: the record lacks {error}") from error
+    except (TypeError, AttributeError, ValueError) as error:  # a value of another kind than a run writes
+        raise UserError(f"no model card: the record is damaged: {error}") from error
     return "\n\n".join(parts) + "\n"
 
 
@@ -61,9 +62,7 @@ def has_adapter(made: dict[str, Any]) -> bool:
 def _front(made: dict[str, Any], kind: str, base: str | None) -> str:
     config, method = made["config"], made["config"]["method"]
     task, quant = config["task"], config["quant"]
-    hub = made["model"]["identity"].get("hub")
-    if base is not None and not Path(base).is_dir():
-        hub = base
+    hub = _hub_base(made, kind, base)
     if kind == "base":
         values: dict[str, Any] = {
             "library_name": "transformers",
@@ -73,7 +72,7 @@ def _front(made: dict[str, Any], kind: str, base: str | None) -> str:
         }
         return _yaml(values)
     tags = ["alphatune", method["name"]]
-    if _quantised(made):
+    if _packed(made):
         tags += [quant["format"], f"{quant['q']}-bit"]
     names = sorted({metric for metrics in made["scores"].values() for metric in metrics})
     results = [
@@ -99,11 +98,21 @@ def _front(made: dict[str, Any], kind: str, base: str | None) -> str:
     return _yaml(values)
 
 
+def _hub_base(made: dict[str, Any], kind: str, base: str | None) -> str | None:
+    """The hub id that the folder's weights build on, if others can follow one: for an adapter that of its own base."""
+    if kind == "adapter" and base is not None and "/" in base:
+        return base
+    if kind == "adapter" and _packed(made):
+        return None  # the dense model is not what it belongs to
+    hub: str | None = made["model"]["identity"].get("hub")
+    return hub
+
+
 def _yaml(values: dict[str, Any]) -> str:
     return f"---\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True).strip()}\n---"
 
 
-def _about(made: dict[str, Any], kind: str) -> str:
+def _about(made: dict[str, Any], kind: str, base: str | None) -> str:
     config, method = made["config"], made["config"]["method"]
     scales = {
         "first": "alpha_1 of every packed layer (AlphaTuning)",
@@ -113,7 +122,7 @@ def _about(made: dict[str, Any], kind: str) -> str:
     alone = kind == "adapter"
     what = {
         "scales": f"{'an adapter of scales' if alone else 'trained scales, merged'}: {scales}",
-        "lora": f"LoRA of rank {method['lora']['r']}" + ("" if alone else ", merged"),
+        "lora": f"low-rank matrices of rank {method['lora']['r']}" + ("" if alone else ", merged"),
         "weights": "a fully fine-tuned model",
         "nothing": "a model quantised without any training",
     }[method["train"]]
@@ -123,15 +132,35 @@ def _about(made: dict[str, Any], kind: str) -> str:
         lines.append(f"{origin}, quantised and not adapted: the base of adapters, such as {made['run_id']}'s.")
     else:
         lines.append(f"{made['label']}: {what}, from {origin}, for {config['task']['name']}.")
-    if _quantised(made):
-        quant = config["quant"]
-        group = quant["group_size"] or "one row"
-        format_ = {"bcq": f"binary codes ({quant['solver']})", "uniform": "uniform codes"}[quant["format"]]
-        lines.append(
-            f"The linear layers inside the transformer blocks hold {quant['q']}-bit {format_}, with one set of float32 "
-            f"scales per {group}{' of weights' if quant['group_size'] else ''}. Everything else is not quantised."
-        )
+    if alone:
+        lines.append(_belonging(made, base))
+    if method["quantize"] != "never":
+        lines.append(_codes(made, kind))
     return "\n\n".join(lines)
+
+
+def _belonging(made: dict[str, Any], base: str | None) -> str:
+    """What an adapter must be put on."""
+    if base is not None:
+        return f"It belongs to the model {base} and works on no other."
+    if _packed(made):
+        return "It belongs to the quantised model that its run started from (`alphatune package --as base`)."
+    return f"It belongs to {made['config']['model']['name_or_path']}."
+
+
+def _codes(made: dict[str, Any], kind: str) -> str:
+    """How the linear layers are stored, or were before they became dense again."""
+    quant = made["config"]["quant"]
+    format_ = {"bcq": f"binary codes ({quant['solver']})", "uniform": "uniform codes"}[quant["format"]]
+    group = f"group of {quant['group_size']} weights" if quant["group_size"] else "row"
+    codes = f"{quant['q']}-bit {format_}, with one set of float32 scales per {group}"
+    layers = f"The linear layers inside the {'base' if kind == 'adapter' else 'model'}'s transformer blocks"
+    if _packed(made):
+        return f"{layers} hold {codes}. Everything else is not quantised."
+    return (
+        f"{layers} were quantised to {codes}, and made dense again so that the low-rank part could be merged: the "
+        "files hold dense float32 weights."
+    )
 
 
 def _loading(made: dict[str, Any], repository: str, kind: str, base: str | None) -> str:
@@ -172,10 +201,14 @@ def _sizes(made: dict[str, Any], kind: str) -> str:
     rows = [
         ("parameters of the dense model", f"{sizes['parameters']:,}"),
         ("dense model, float32", _megabytes(sizes["dense_bytes"])),
-        ("this model" if kind == "model" else "the model in use", _megabytes(sizes["total_bytes"])),
-        ("stored per task", _megabytes(sizes["checkpoint_bytes"])),
     ]
-    if sizes["trainable_parameters"] is not None and kind != "base":
+    if kind == "model":
+        rows.append(("this model", _megabytes(sizes["total_bytes"] if _packed(made) else sizes["dense_bytes"])))
+    elif kind == "adapter":
+        rows.append(("the model in use", _megabytes(sizes["total_bytes"])))
+    if kind != "base" and made["config"]["method"]["quantize"] != "frozen":  # that folder is not what the method stores
+        rows.append(("stored per task", _megabytes(sizes["checkpoint_bytes"])))
+    if kind != "base" and sizes["trainable_parameters"] is not None:
         rows.insert(1, ("parameters that were trained", f"{sizes['trainable_parameters']:,}"))
     return "\n".join(["## Sizes", "", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
 
@@ -184,31 +217,30 @@ def _origin(made: dict[str, Any], kind: str) -> str:
     config, environment = made["config"], made["environment"]
     hparams, packages = config["hparams"], environment["packages"]
     versions = ", ".join(f"{name} {packages[name]}" for name in _PACKAGES if packages.get(name))
-    commit = (made.get("git") or {}).get("commit")
+    git = made.get("git") or {}
+    changed = " with changes that were not committed" if git.get("dirty") else ""
+    commit = f", alphatune at commit {git['commit'][:12]}{changed}" if git.get("commit") else ""
+    epochs = f"{hparams['epochs']:g} epoch{'' if hparams['epochs'] == 1 else 's'}"
     lines = [
         "## Origin" if kind == "base" else "## Data, settings, versions", "",
         *([f"- Data: {config['task']['name']}, {made['data']['train']} training examples; "
            f"licence of the data: {config['task']['licence'] or 'not stated'}."] if kind != "base" else []),
         f"- Licence of the weights: that of {config['model']['name_or_path']}.",
         *([f"- Training: {hparams['optimizer']}, learning rate {hparams['learning_rate']:g}, "
-           f"batch {hparams['batch_size']}, {hparams['epochs']:g} epochs ({hparams['provenance']})."]
+           f"batch {hparams['batch_size']}, {epochs} ({hparams['provenance']})."]
           if config["method"]["train"] != "nothing" and kind != "base" else []),
         f"- Versions: Python {environment['python']}, {versions}; {environment['gpu'] or environment['cpu']}.",
-        f"- Run: `{made['run_id']}`" + (f", alphatune at commit {commit[:12]}." if commit else "."),
+        f"- Run: `{made['run_id']}`{commit}.",
     ]  # fmt: skip
     return "\n".join(lines)
 
 
 def _title(made: dict[str, Any], kind: str) -> str:
     config = made["config"]
-    bits = f", {config['quant']['q']} bits" if _quantised(made) else ""
+    bits = f", {config['quant']['q']} bits" if _packed(made) else ""
     if kind == "base":
         return f"{config['model']['name']}{bits}"
     return f"{config['model']['name']} for {config['task']['name']}: {made['label']}{bits}"
-
-
-def _quantised(made: dict[str, Any]) -> bool:
-    return bool(made["config"]["method"]["quantize"] != "never")
 
 
 def _packed(made: dict[str, Any]) -> bool:

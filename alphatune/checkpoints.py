@@ -1,9 +1,9 @@
-"""Checkpoint folders for the command line: found, checked, loaded with one-line errors; written whole or not at all."""
+"""Checkpoint folders for the command line: found, checked, loaded with one-line errors."""
 
 from __future__ import annotations
 
 import json
-import os
+import re
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ TASKS = {"causal-lm": "AutoModelForCausalLM", "classification": "AutoModelForSeq
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _HUB = "huggingface.co"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_TOKENIZER = ("tokenizer*.json", "vocab.*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model",
+TOKENIZER = ("tokenizer*.json", "vocab.*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model",
               "chat_template.*")  # fmt: skip
 _HEADS = ("score.", "classifier.", "qa_outputs.")
 _FAILURES = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError)  # of a foreign file
@@ -38,7 +38,7 @@ def local(name: str, revision: str | None = None) -> Path:
         return folder
     if folder.exists():
         raise UserError(f"{name} is a file: give the folder of the checkpoint")
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or name == models.TINY:
+    if is_path(name):
         raise UserError(f"there is no folder {name}")
     reason = models.missing(Model(name_or_path=name, revision=revision))
     if reason is not None:
@@ -54,6 +54,11 @@ def local(name: str, revision: str | None = None) -> Path:
     except (OSError, ValueError) as error:
         raise UserError(f"{name}: cannot be fetched: {first_line(error)}") from error
     return Path(found)
+
+
+def is_path(name: str) -> bool:
+    """Whether a name can only be that of a folder, not a hub id."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or name == models.TINY
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -143,13 +148,25 @@ def load(folder: Path, task: str | None = None, dtype: str = "auto") -> Any:
             model, found = _model_class(config, task).from_pretrained(
                 folder, dtype=dtype, use_safetensors=True, output_loading_info=True, local_files_only=True
             )
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from error
     except (*_FAILURES, SafetensorError) as error:
-        raise UserError(f"{folder}: cannot be loaded: {first_line(error)}") from error
+        reason = first_line(error)
+        if "ignore_mismatched_sizes" in reason:  # transformers' advice, which would load random weights
+            reason = "its weights have other shapes than config.json implies, which belongs to another model"
+        raise UserError(f"{folder}: cannot be loaded: {reason}") from error
     missing = sorted(str(key) for key in found["missing_keys"])
     if task == "classification":
         missing = [key for key in missing if not key.startswith(_HEADS)]
     if missing:  # transformers would go on with random weights
         raise UserError(f"{folder}: the weights lack {missing[0]} ({len(missing)} in all) of {type(model).__name__}")
+    # a head may be left out; a numbered part belongs to the blocks, and transformers would go on without it
+    unused = sorted(str(key) for key in found["unexpected_keys"] if re.search(r"\.\d+\.", f".{key}"))
+    if unused:
+        raise UserError(
+            f"{folder}: {type(model).__name__} as config.json describes it has no place for {unused[0]} "
+            f"({len(unused)} in all): config.json belongs to another model"
+        )
     return model.eval()
 
 
@@ -182,10 +199,11 @@ def load_adapters(model: Any, folders: Sequence[Path]) -> tuple[Any, list[str]]:
     from safetensors import SafetensorError
 
     names: list[str] = []
+    kinds = {folder: _adapter_type(folder) for folder in folders}
+    if len(set(kinds.values())) > 1:
+        told = ", ".join(f"{folder} ({kind})" for folder, kind in kinds.items())
+        raise UserError(f"adapters of one call must be of one type, not {told}: use one call for each type")
     for folder in folders:
-        read_json(folder / ADAPTER_CONFIG)
-        if not (folder / ADAPTER_WEIGHTS).is_file():
-            raise UserError(f"{folder} has no {ADAPTER_WEIGHTS}")
         name = stem = folder.resolve().name.replace(".", "_")  # a module's name has no dots
         while name in names:
             name = f"{stem}-{names.count(name) + sum(n.startswith(f'{stem}-') for n in names) + 1}"
@@ -195,10 +213,46 @@ def load_adapters(model: Any, folders: Sequence[Path]) -> tuple[Any, list[str]]:
                     model.load_adapter(str(folder), name)
                 else:
                     model = PeftModel.from_pretrained(model, str(folder), adapter_name=name)
+        except UserError as error:
+            raise UserError(f"{folder}: {error}") from error
+        except (KeyError, TypeError, AttributeError) as error:  # a setting of another kind than peft writes
+            raise UserError(f"{folder / ADAPTER_CONFIG}: holds a damaged setting: {first_line(error)}") from error
         except (*_FAILURES, SafetensorError) as error:
             raise UserError(f"{folder}: this adapter cannot be loaded: {first_line(error)}") from error
+        _check_adapter(model, name, folder)
         names.append(name)
     return model.eval(), names
+
+
+def _adapter_type(folder: Path) -> str:
+    """What kind of adapter a folder holds, by its settings; its weights are there."""
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    kind = read_json(folder / ADAPTER_CONFIG).get("peft_type")
+    if not isinstance(kind, str) or kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
+        raise UserError(f"{folder / ADAPTER_CONFIG}: peft_type={kind} is none that peft knows")
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise UserError(f"{folder} has no {ADAPTER_WEIGHTS}")
+    return kind
+
+
+def _check_adapter(model: Any, name: str, folder: Path) -> None:
+    """Compare an adapter's file with what peft made of it: peft leaves what is missing at its initial values."""
+    from peft import get_peft_model_state_dict
+    from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
+    from safetensors import safe_open
+
+    wanted = set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))
+    with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as opened:
+        held = set(opened.keys())
+    if lacking := sorted(wanted - held):
+        raise UserError(f"{folder}: the adapter's file lacks {lacking[0]} ({len(lacking)} in all): it is incomplete")
+    prefix = PEFT_TYPE_TO_PREFIX_MAPPING.get(model.peft_config[name].peft_type)
+    if unused := sorted(key for key in held - wanted if prefix and prefix in key):
+        raise UserError(
+            f"{folder}: the model has no place for {unused[0]} ({len(unused)} in all): the adapter is of another base, "
+            f"or its {ADAPTER_CONFIG} was edited"
+        )
 
 
 def load_tokenizer(source: Path) -> Any:
@@ -220,58 +274,10 @@ def load_tokenizer(source: Path) -> Any:
 
 def copy_tokenizer(source: Path, target: Path) -> bool:
     """Copy the tokenizer's files as they are; False if there are none."""
-    files = sorted({file for pattern in _TOKENIZER for file in source.glob(pattern) if file.is_file()})
+    files = sorted({file for pattern in TOKENIZER for file in source.glob(pattern) if file.is_file()})
     for file in files:
         shutil.copyfile(file, target / file.name)
     return bool(files)
-
-
-@contextmanager
-def new_folder(out: Path, overwrite: bool, keep: Sequence[Path] = ()) -> Iterator[Path]:
-    """A folder to write to, which takes the place of `out` at the end of the block if all went well.
-
-    Args:
-        overwrite: replace a folder that holds a checkpoint or an export.
-        keep: folders that are read from, which `out` must not replace.
-
-    Raises:
-        UserError: `out` is in the way, or must stay.
-    """
-    out = out.expanduser().resolve()
-    check_out(out, overwrite, keep)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(f".{out.name}.part-{os.getpid()}")  # the same file system, so that renaming is enough
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
-    try:
-        yield beside
-        old = out.with_name(f".{out.name}.old-{os.getpid()}")
-        if out.exists():
-            out.rename(old)
-        beside.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def check_out(out: Path, overwrite: bool, keep: Sequence[Path] = ()) -> None:
-    """Refuse an output folder before the work starts, as `new_folder` does.
-
-    Raises:
-        UserError: `out` is in the way, or must stay.
-    """
-    out = out.expanduser().resolve()
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file, not a folder to write to")
-    for source in keep:
-        if source.resolve().is_relative_to(out):
-            raise UserError(f"{out} holds what is read: write to another folder")
-    if not out.is_dir() or not any(out.iterdir()):
-        return
-    if not overwrite:
-        raise UserError(f"{out} is not empty: give another folder, or --overwrite")
-    if not any(out.glob("*.safetensors")):
-        raise UserError(f"{out} holds no checkpoint: --overwrite does not remove other folders")
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 import alphatune
-from alphatune import checkpoints, hub
+from alphatune import checkpoints, hub, outputs
 from alphatune.config import CALIBRATED
 from alphatune.errors import UserError
 from alphatune.quant_config import BCQConfig, UniformConfig
@@ -28,11 +29,11 @@ def run(args: argparse.Namespace) -> int:
     """
     config = _config(args)  # mistakes first, waiting later
     texts = _texts(args.calibration, config)
-    checkpoints.check_out(args.out, args.overwrite)
+    outputs.check_out(args.out, args.overwrite)
     source = checkpoints.local(args.model, args.revision)
     if checkpoints.quant_method(checkpoints.settings(source)) is not None:
         raise UserError(f"{args.model} is quantised already; quantise the dense model")
-    checkpoints.check_out(args.out, args.overwrite, [source])
+    outputs.check_out(args.out, args.overwrite, [source])
     model = checkpoints.load(source, args.task, "float32")
     if args.task == "classification" and "ForSequenceClassification" not in str(
         checkpoints.read_json(source / "config.json").get("architectures")
@@ -40,9 +41,12 @@ def run(args: argparse.Namespace) -> int:
         print(_HEAD, file=sys.stderr)
     dense = 4 * sum(p.numel() for p in model.parameters())
     calibration = _batches(texts, source, model) if texts else None
-    hub.quantize_model(model, config, progress=True, calibration=calibration)
+    with warnings.catch_warnings(record=True) as told:
+        hub.quantize_model(model, config, progress=True, calibration=calibration)
+    for warning in told:
+        print(f"note: {warning.message}", file=sys.stderr)
     model.to(getattr(torch, args.dtype))  # after the errors are measured; scales stay float32
-    with checkpoints.new_folder(args.out, args.overwrite, [source]) as folder, checkpoints.quiet():
+    with outputs.new_folder(args.out, args.overwrite, [source]) as folder, checkpoints.quiet():
         model.save_pretrained(folder)
         if not checkpoints.copy_tokenizer(source, folder):
             print(f"note: {args.model} has no tokenizer files to copy", file=sys.stderr)
@@ -64,8 +68,6 @@ def _config(args: argparse.Namespace) -> BCQConfig | UniformConfig:
     solver = args.solver or "greedy"
     if solver == "optimal" and (args.bits > 2 or args.offset):
         raise UserError("--solver optimal: exact only for --bits 1 and 2 without --offset; use alternating")
-    if solver in CALIBRATED and modules is not None:
-        raise UserError(f"--solver {solver}: not with --modules")
     return BCQConfig(args.bits, args.group_size, solver, modules=modules, offset=args.offset)
 
 
@@ -98,10 +100,12 @@ def _batches(texts: list[str], source: Path, model: Any) -> list[dict[str, Tenso
 def _summary(model: Any, config: BCQConfig | UniformConfig, dense: int, size: int) -> list[str]:
     reports = model.hf_quantizer.reports
     groups = sorted({r.group_size for r in reports})
-    how = f"binary codes ({config.solver})" if isinstance(config, BCQConfig) else "uniform codes"
+    how, scale = "uniform codes", "one step and one zero point"
+    if isinstance(config, BCQConfig):
+        how, scale = f"binary codes ({config.solver})", "one scale per plane"
     lines = [
-        f"{len(reports)} layers, {config.bits}-bit {how}, one scale per plane for "
-        f"{', '.join(f'{g:,}' for g in groups)} weights",
+        f"{len(reports)} layers, {config.bits}-bit {how}, {scale} for every "
+        f"{' or '.join(f'{g:,}' for g in groups)} weights",
         f"{size / 1e6:.2f} MB, {dense / 1e6:.2f} MB in FP32: {dense / size:.2f} times smaller",
         f"mean relative error of a layer's weights: {sum(r.relative_error for r in reports) / len(reports):.4f}",
     ]

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from alphatune import checkpoints
+from alphatune import checkpoints, outputs
 from alphatune.errors import UserError
 from alphatune.layers import PackedLinear, packed_layers
 from alphatune.quantize import replace
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     source = checkpoints.local(args.dir, args.revision)
     adapter = None if args.adapter is None else checkpoints.local(args.adapter)
     keep = [source, *([] if adapter is None else [adapter])]
-    checkpoints.check_out(args.out, args.overwrite, keep)
+    outputs.check_out(args.out, args.overwrite, keep)
     if checkpoints.quant_method(checkpoints.settings(source)) is None:
         raise UserError(f"{args.dir} is not packed: there is nothing to export")
     dtype = getattr(torch, args.dtype or ("float32" if args.to == "dense" else "float16"))
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     model = checkpoints.load(source)
     if adapter is not None:
         model = merged(model, adapter)
-    with checkpoints.new_folder(args.out, args.overwrite, keep) as folder, checkpoints.quiet():
+    with outputs.new_folder(args.out, args.overwrite, keep) as folder, checkpoints.quiet():
         if args.to == "dense":
             to_dense(model, dtype).save_pretrained(folder)
             checkpoints.copy_tokenizer(source, folder)

@@ -22,11 +22,12 @@ from alphatune import quantize
 from alphatune.errors import UserError
 from alphatune.layers import PackedLinear, packed_layers
 from alphatune.quant_config import BCQ, UNIFORM, BCQConfig, UniformConfig
-from alphatune.quantize import LayerReport, linear_layers, model_width, quantize_layer, replace, weight_of
+from alphatune.quantize import LayerReport, linear_layers, replace, weight_of
 
 Quantization = BCQConfig | UniformConfig
 Calibration = Sequence[Mapping[str, Tensor]]
-_TENSORS = ("qweight", "alpha", "offset")
+_TENSORS = {"qweight": "I32", "alpha": "F32", "offset": "F32"}  # in the files, under these names of their dtypes
+_Stored = dict[str, tuple[str, tuple[int, ...]]]  # name -> dtype and shape
 
 
 def quantize_model(
@@ -45,8 +46,8 @@ def quantize_model(
         The same model.
 
     Raises:
-        UserError: the model is packed already, no layer is to be packed, a group size does not fit, or the solver
-            lacks calibration inputs.
+        UserError: the model is packed already, no layer is to be packed, weights are not finite, a group size does not
+            fit, or the solver lacks calibration inputs.
     """
     if not isinstance(config, BCQConfig | UniformConfig):
         raise UserError(f"quantize_model takes alphatune.BCQConfig or alphatune.UniformConfig, not {type(config)}")
@@ -84,18 +85,19 @@ class PackedQuantizer(HfQuantizer):
         """Put empty packed layers into the skeleton."""
         if not self.pre_quantized:
             return model
-        shapes = _shapes(checkpoint_files)
+        stored = _stored(checkpoint_files)
         modules = self.settings.modules if isinstance(self.settings.modules, dict) else {}
         found: dict[str, int] = {}
         for name in modules:
             here = _here(model, name)
             if here is None:  # a part of the saved model that this class leaves out
+                _check_left_out(model, name, stored)
                 continue
             layer = model.get_submodule(here)
             grouping = self.settings.grouping(name, *weight_of(layer).shape)
             bias = getattr(layer, "bias", None)
             packed = PackedLinear.empty(grouping, self.settings.bits, self.settings.has_offset, bias)
-            _check_shapes(packed, (name, here), shapes)
+            _check_stored(packed, (name, here), stored)
             replace(model, here, packed)
             found[here] = grouping.size
             parent = model.get_submodule(here.rpartition(".")[0])
@@ -123,6 +125,8 @@ class PackedQuantizer(HfQuantizer):
             for which, tensor in _tensors(layer).items():
                 if not getattr(tensor, "_is_hf_initialized", False):  # what the loader sets on all that it has read
                     raise UserError(f"the checkpoint lacks {name}.{which}: it is incomplete or of another model")
+                if tensor.is_floating_point() and not tensor.is_meta and not bool(tensor.isfinite().all()):
+                    raise UserError(f"{name}.{which} holds values that are not finite: the checkpoint is damaged")
         model.requires_grad_(False)
         return model
 
@@ -163,14 +167,8 @@ def _attach(quantizer: PackedQuantizer, model: Any) -> None:
 def _pack(model: nn.Module, config: Quantization, progress: bool, calibration: Calibration | None) -> list[LayerReport]:
     if packed_layers(model):
         raise UserError("this model is quantised already; quantise the dense one")
-    if config.modules is None:
-        reports = quantize.quantize_model(model, config, progress, calibration)
-    else:
-        reports, width = [], model_width(model)
-        for name, layer in _chosen(model, config.modules).items():
-            packed, report = quantize_layer(layer, config, name, width)
-            replace(model, name, packed)
-            reports.append(report)
+    chosen = None if config.modules is None else _chosen(model, config.modules)
+    reports = quantize.quantize_model(model, config, progress, calibration, chosen)
     model.requires_grad_(False)
     return reports
 
@@ -210,13 +208,13 @@ def _tensors(layer: PackedLinear) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
 
-def _shapes(files: list[str] | None) -> dict[str, tuple[int, ...]]:
-    """Shapes of all tensors in the checkpoint's files, by name.
+def _stored(files: list[str] | None) -> _Stored:
+    """Dtypes and shapes of all tensors in the checkpoint's files, by name.
 
     Raises:
         UserError: a file is missing, cut off, or not safetensors.
     """
-    shapes: dict[str, tuple[int, ...]] = {}
+    stored: _Stored = {}
     for file in files or []:
         path = Path(file)
         if path.suffix != ".safetensors":
@@ -225,21 +223,38 @@ def _shapes(files: list[str] | None) -> dict[str, tuple[int, ...]]:
             raise UserError(f"{path.name}: this part of the checkpoint is missing")
         try:
             with safe_open(path, framework="pt") as opened:
-                shapes.update({key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()})  # noqa: SIM118
+                for key in opened.keys():  # noqa: SIM118  # no mapping
+                    part = opened.get_slice(key)
+                    stored[key] = (part.get_dtype(), tuple(part.get_shape()))
         except SafetensorError as error:
             raise UserError(f"{path.name}: not a whole safetensors file: {error}") from error
-    if files and not any(name.endswith(".qweight") for name in shapes):
+    if files and not any(name.endswith(".qweight") for name in stored):
         raise UserError(f"{Path(files[0]).name}: holds no packed layer; config.json belongs to another checkpoint")
-    return shapes
+    return stored
 
 
-def _check_shapes(layer: PackedLinear, names: Iterable[str], shapes: dict[str, tuple[int, ...]]) -> None:
+def _check_left_out(model: Any, name: str, stored: _Stored) -> None:
+    """A class may leave out a part of the model that was saved, but not of its own kind, and not what is nowhere."""
+    saved_from = getattr(model.config, "architectures", None) or []
+    if type(model).__name__ in saved_from or (stored and f"{name}.qweight" not in stored):
+        raise UserError(
+            f"{type(model).__name__} has no layer {name}, which quantization_config names: config.json belongs to "
+            "another model"
+        )
+
+
+def _check_stored(layer: PackedLinear, names: Iterable[str], stored: _Stored) -> None:
+    """Refuse tensors that loading would cast, or that do not fit the layer."""
     for which, tensor in _tensors(layer).items():
         for name in names:
-            found = shapes.get(f"{name}.{which}")
-            if found is not None and found != tuple(tensor.shape):
+            if f"{name}.{which}" not in stored:
+                continue
+            dtype, shape = stored[f"{name}.{which}"]
+            if dtype != _TENSORS[which]:
+                raise UserError(f"{name}.{which}: the file holds {dtype}, not {_TENSORS[which]}: it is damaged")
+            if shape != tuple(tensor.shape):
                 raise UserError(
-                    f"{name}.{which}: the file has shape {list(found)}, config.json implies {list(tensor.shape)}"
+                    f"{name}.{which}: the file has shape {list(shape)}, config.json implies {list(tensor.shape)}"
                 )
 
 

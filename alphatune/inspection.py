@@ -20,6 +20,8 @@ from safetensors import SafetensorError, safe_open
 from alphatune import checkpoints
 from alphatune.checkpoints import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from alphatune.errors import UserError
+from alphatune.grouping import Grouping
+from alphatune.packing import WORD
 
 _BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
 _PACKED = ("qweight", "alpha", "offset")
@@ -159,7 +161,7 @@ def _packed(folder: Path, config: dict[str, Any], entries: dict[str, Entry], fin
         rows, columns = weight_of(module).shape
         taken.update(parts)
         packed = sum(e.bytes for e in parts.values())
-        bits = entries[f"{name}.qweight"].shape[1]
+        bits = _bits(name, parts, (rows, columns), sizes[name])
         layers.append(Layer(name, (rows, columns), bits, sizes[name], packed, 4 * rows * columns))
     others = {n: e for n, e in entries.items() if n not in taken}
     dense = sum(layer.fp32_bytes for layer in layers) + 4 * sum(e.numel for e in others.values())
@@ -170,6 +172,27 @@ def _packed(folder: Path, config: dict[str, Any], entries: dict[str, Entry], fin
         found.fingerprint = _fingerprint(list(modules), entries)
     found.adapters = _adapters(folder, found.fingerprint)
     return found
+
+
+def _bits(name: str, parts: dict[str, Entry], shape: tuple[int, int], size: object) -> int:
+    """The planes of a packed layer whose tensors have the shapes that its matrix and group size ask for.
+
+    Raises:
+        UserError: they do not, or the group size is none.
+    """
+    codes = parts[f"{name}.qweight"]
+    if not isinstance(size, int) or isinstance(size, bool):
+        raise UserError(f"{codes.file}: config.json gives {size!r} as the number of weights per scale of {name}")
+    groups = Grouping.of(*shape, size).scales_shape
+    bits = codes.shape[1] if len(codes.shape) == 3 else 0
+    wanted = {
+        "qweight": (-(-shape[1] // WORD), bits, shape[0]), "alpha": (groups[0], bits, groups[1]), "offset": groups,
+    }  # fmt: skip
+    for part, entry in parts.items():
+        expected = wanted[part.rpartition(".")[2]]
+        if entry.shape != expected or not bits:
+            raise UserError(f"{entry.file}: {part} has shape {list(entry.shape)}, config.json implies {list(expected)}")
+    return bits
 
 
 def _fingerprint(names: list[str], entries: dict[str, Entry]) -> str:

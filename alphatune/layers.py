@@ -111,18 +111,23 @@ class PackedLinear(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PackedLinear:
         """`to`, `half` and the like move this layer but leave its dtypes: codes cannot change, scales are float32."""
-
-        def moved(tensor: Tensor) -> Tensor:
-            result = fn(tensor)
-            return result if result.dtype == tensor.dtype else tensor.to(result.device)
-
-        return super()._apply(moved, recurse)
+        return super()._apply(moved_only(fn), recurse)
 
     def _gain(self) -> Tensor:
         """The initial gain [G, R]: s for uniform codes (alpha_1 = s / 2), alpha_1 for BCQ; 1 where that is 0."""
         first = self.alpha[:, 0]
         gain = first if self.offset is None else 2 * first
         return torch.where(gain == 0, torch.ones_like(gain), gain)
+
+
+def moved_only(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """What `nn.Module._apply` does to a tensor, less any change of its dtype."""
+
+    def moved(tensor: Tensor) -> Tensor:
+        result = fn(tensor)
+        return result if result.dtype == tensor.dtype else tensor.to(result.device)
+
+    return moved
 
 
 @contextmanager

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from alphatune import card, checkpoints, methods, models, packed_file, record, train
-from alphatune.artifacts import digest
+from alphatune import card, checkpoints, methods, models, outputs, packed_file, record, train
+from alphatune.artifacts import ReadOnly
 from alphatune.config import Config, parse
 from alphatune.data.example import Dataset
 from alphatune.data.load import VERSION as DATA_VERSION
@@ -20,20 +21,35 @@ from alphatune.errors import UserError
 from alphatune.layers import packed_layers
 from alphatune.pipeline import ADAPTER, Run
 
+if TYPE_CHECKING:
+    from torch import nn
+
+_LOCAL_BASE = "note: adapter_config.json names the folder {}, which others do not have: before uploading, give a hub id"
+
+
+_NEEDED: dict[str, type] = {
+    "run_id": str, "label": str, "config.method.name": str, "config.method.quantize": str, "config.method.train": str,
+    "config.model": dict, "model.identity": dict, "model.weights_sha256": dict, "data.files": dict,
+}  # fmt: skip
+
 
 def run(args: argparse.Namespace) -> int:
     """Write what the command line asks for.
 
     Raises:
-        UserError: the record, the run's weights or the backbone are missing or do not belong together.
+        UserError: the record, the run's weights or the backbone are missing, damaged or do not belong together; the
+            output folder is in the way, or is one of those that are read.
     """
     made = record.read(args.record)
+    _check_record(made)
     kind = args.kind
     base = _base(made, kind, args.base)
-    checkpoints.check_out(args.out, args.overwrite)
-    source = _run_of(made, args.model, args.artifacts)
-    text = card.render(made, args.repository or args.out.name, kind, base or None)
-    with checkpoints.new_folder(args.out, args.overwrite) as folder, checkpoints.quiet():
+    keep = _read_folders(args, made, base)
+    outputs.check_out(args.out, args.overwrite, keep)
+    source = _run_of(made, args.model, args.artifacts, kind)
+    named = Path(base).resolve().name if _is_folder(base) else base  # a path says too much of this machine
+    text = card.render(made, args.repository or args.out.resolve().name, kind, named or None)
+    with outputs.new_folder(args.out, args.overwrite, keep) as folder, checkpoints.quiet():
         if kind == "adapter":
             _write_adapter(source, folder, base)
         else:
@@ -41,7 +57,36 @@ def run(args: argparse.Namespace) -> int:
         (folder / "README.md").write_text(text, encoding="utf-8")
         size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     print(f"{args.out}: {kind} of {made['run_id']}, {size / 1e6:.2f} MB of weights, with a card")
+    if _is_folder(base):
+        print(_LOCAL_BASE.format(base), file=sys.stderr)
     return 0
+
+
+def _check_record(made: dict[str, Any]) -> None:
+    """Refuse a record that lacks what names its run; the settings are checked when they are parsed."""
+    for path, kind in _NEEDED.items():
+        found: Any = made
+        for part in path.split("."):
+            found = found.get(part) if isinstance(found, dict) else None
+        if not isinstance(found, kind):
+            raise UserError(f"the record lacks {path}: it is damaged or was edited")
+
+
+def _read_folders(args: argparse.Namespace, made: dict[str, Any], base: str) -> list[Path]:
+    """Folders that the output must not replace; the store must not hold it either.
+
+    Raises:
+        UserError: the output lies in the store of artefacts.
+    """
+    store = Path(args.artifacts)
+    if args.out.expanduser().resolve().is_relative_to(store.expanduser().resolve()):
+        raise UserError(f"{args.out} lies in the artefacts, which are read: write to another folder")
+    backbone = args.model or made["config"]["model"].get("name_or_path")
+    return [store, args.record, *(Path(name).expanduser() for name in (backbone, base) if name and _is_folder(name))]
+
+
+def _is_folder(name: str) -> bool:
+    return bool(name) and Path(name).expanduser().is_dir()
 
 
 def _base(made: dict[str, Any], kind: str, given: str | None) -> str:
@@ -55,6 +100,7 @@ def _base(made: dict[str, Any], kind: str, given: str | None) -> str:
         if base is None:
             hint = ": --as base writes it" if packed else ""
             raise UserError(f"--as adapter: needs --base, the hub id or folder of the model it belongs to{hint}")
+        _check_name(str(base))
         return str(base)
     if given is not None:
         raise UserError(f"--base: belongs to --as adapter, not to --as {kind}")
@@ -65,26 +111,53 @@ def _base(made: dict[str, Any], kind: str, given: str | None) -> str:
     return ""
 
 
-def _run_of(made: dict[str, Any], model: str | None, artifacts: str) -> Run:
+def _check_name(base: str) -> None:
+    """Refuse what is neither a folder that exists nor the form of a hub id."""
+    if _is_folder(base):
+        return
+    if checkpoints.is_path(base):
+        raise UserError(f"--base: there is no folder {base}")
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(base)
+    except HFValidationError as error:
+        raise UserError(f"--base {base}: neither a folder nor a hub id such as someone/model") from error
+
+
+def _run_of(made: dict[str, Any], model: str | None, artifacts: str, kind: str) -> Run:
     """The run of a record, its finished stages in the store; without data, which nothing here needs."""
     config = _config(made, model)
     config.runtime.artifacts, config.runtime.device = artifacts, "cpu"
     if reason := models.missing(config.model):
-        local = "hub" not in made["model"]["identity"]
+        local = model is None and "hub" not in made["model"]["identity"]
         raise UserError(f"{reason}; --model FOLDER says where they are" if local else reason)
     found = models.identity(config.model)
     if found != made["model"]["identity"]:
         raise UserError(f"{config.model.name_or_path} is not the backbone that the record names: its files differ")
-    source = Run(config, Dataset([], [], [], made["data"]["files"]), DATA_VERSION)
-    if source.plan.run_id != made["run_id"]:
+    store = ReadOnly(artifacts)
+    source = Run(config, Dataset([], [], [], made["data"]["files"]), DATA_VERSION, store=store)
+    plan = source.plan
+    if plan.run_id != made["run_id"]:
         raise UserError(f"{made['run_id']}: made by another version, or the record was edited; run it again")
-    wanted = {"quantize": source.plan.requantized or source.plan.quantized, "adapt": source.plan.adapted}
-    for stage, spec in wanted.items():
-        if spec is not None and not (folder := Path(artifacts) / stage / digest(spec)).is_dir():
-            raise UserError(
-                f"{folder} is gone or elsewhere (--artifacts FOLDER); running it again with runtime.force=true makes it"
-            )
+    wanted = [("quantize", plan.quantized)]
+    if kind != "base":
+        wanted += [("adapt", plan.adapted), ("quantize", plan.requantized)]
+    for stage, spec in wanted:
+        if spec is not None:
+            store.get(stage, spec)
+    _check_weights(config, store, made["model"]["weights_sha256"])
     return source
+
+
+def _check_weights(config: Config, store: ReadOnly, expected: dict[str, str]) -> None:
+    """The backbone's files against the hashes in the record: a hub id, or a recipe, may give others by now."""
+    if "hub" in models.identity(config.model):
+        checkpoints.local(config.model.name_or_path, config.model.revision)  # into the cache, where they are looked for
+    found = models.weights_sha256(config, store)
+    for name, sha256 in expected.items():
+        if found.get(name) != sha256:
+            raise UserError(f"{name} of {config.model.name_or_path} is not that of the run: its sha256 differs")
 
 
 def _config(made: dict[str, Any], model: str | None) -> Config:
@@ -113,27 +186,46 @@ def _write_model(source: Run, folder: Path, kind: str) -> None:
 
 
 def _write_adapter(source: Run, folder: Path, base: str) -> None:
+    """The trained scales or LoRA, bound to `base`.
+
+    Raises:
+        UserError: the base is a folder that holds another model.
+    """
     trained = source.adapted().path
+    path = folder / checkpoints.ADAPTER_CONFIG
     if (trained / ADAPTER).is_dir():
         for name in (checkpoints.ADAPTER_CONFIG, checkpoints.ADAPTER_WEIGHTS):
             shutil.copyfile(trained / ADAPTER / name, folder / name)
+        settings = checkpoints.read_json(path)
+        expected = settings.get("base_fingerprint")
     else:
         model = source.start()[0]
         train.load_trained(model, trained / train.TRAINED)
         methods.save_lora(model, folder)
-    path = folder / checkpoints.ADAPTER_CONFIG
-    settings = checkpoints.read_json(path)
-    _check_base(settings, base)
+        settings = checkpoints.read_json(path)
+        expected = _fingerprint(model)
+    if _is_folder(base):
+        _check_base(Path(base).expanduser(), expected)
     path.write_text(json.dumps(settings | {"base_model_name_or_path": base}, indent=2) + "\n", encoding="utf-8")
 
 
-def _check_base(settings: dict[str, Any], base: str) -> None:
-    """An adapter of scales knows its base by a hash; a base that is at hand is looked at."""
-    expected = settings.get("base_fingerprint")
-    if expected is None or not Path(base).is_dir():
-        return
+def _fingerprint(model: nn.Module) -> str | None:
+    """The hash of the packed layers that an adapter stands beside; None where there are none."""
+    from alphatune import tuner
+
+    return tuner.fingerprint(model) if packed_layers(model) else None
+
+
+def _check_base(folder: Path, expected: str | None) -> None:
+    """Refuse a folder that is not the base of an adapter; `expected` is the packed base's hash, None of a dense one."""
     from alphatune import inspection
 
-    found = inspection.inspect(Path(base)).fingerprint
-    if found != expected:
-        raise UserError(f"--base {base}: not the base of this adapter (hash {str(found)[:12]}, not {expected[:12]})")
+    found = inspection.inspect(folder)
+    wanted = "plain" if expected is None else "packed"
+    if found.kind != wanted:
+        kinds = {"plain": "a dense model", "packed": "a packed model", "adapter": "an adapter"}
+        raise UserError(f"--base {folder}: holds {kinds[found.kind]}, but the adapter belongs to {kinds[wanted]}")
+    if expected is not None and found.fingerprint != expected:
+        raise UserError(
+            f"--base {folder}: not the base of this adapter (hash {str(found.fingerprint)[:12]}, not {expected[:12]})"
+        )

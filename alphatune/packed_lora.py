@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from alphatune.errors import UserError
 from alphatune.layers import PackedLinear, packed_layers
 
+_INITS = ("gaussian", "orthogonal", "eva", "mica")  # others subtract the product that they start from from the base
+
 
 class PackedLoraLinear(LoraLinear):
     """A low-rank product beside a packed layer. It cannot be merged: the sum of codes and that product has no codes."""
@@ -42,10 +44,20 @@ class PackedLoraLinear(LoraLinear):
 
 
 class PackedLoraModel(LoraModel):
-    """peft's LoRA, which also knows packed layers; target_modules="all-linear" means them where there are any."""
+    """peft's LoRA, which also knows packed layers; target_modules="all-linear" means them where there are any.
+
+    Raises:
+        UserError: an initialisation that edits the base, whose codes cannot take it up.
+    """
 
     def _prepare_adapter_config(self, peft_config: Any, model_config: dict[str, Any]) -> Any:
         packed = packed_names(self.model)
+        init = peft_config.init_lora_weights
+        if packed and isinstance(init, str) and init.lower() not in _INITS:
+            raise UserError(
+                f"init_lora_weights={init}: edits the base, which packed layers do not allow; use True, False or one "
+                f"of: {', '.join(_INITS)}"
+            )
         if packed and peft_config.target_modules == "all-linear":
             peft_config.target_modules = packed
         return super()._prepare_adapter_config(peft_config, model_config)

@@ -35,9 +35,16 @@ _CALIBRATION_BATCH = 8  # texts; fixed, so that no setting of a run moves the la
 class Run:
     """The stages of one run. Each is made on first use and only if something needs it."""
 
-    def __init__(self, config: Config, dataset: Dataset, data_version: int, report: Report | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        data_version: int,
+        report: Report | None = None,
+        store: Store | None = None,
+    ) -> None:
         self.config, self.dataset, self.report = config, dataset, report
-        self.store = Store(config.runtime.artifacts)
+        self.store = store or Store(config.runtime.artifacts)
         self.plan: Plan = identity.plan(config, models.identity(config.model), dataset.files, data_version)
         self.timings: dict[str, float] = {}
         self.used: list[Artifact] = []

@@ -7,12 +7,14 @@ besides: which layers are packed, and over how many weights each of their scales
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from alphatune import bcq, quantize
+from alphatune.config import Quant
 from alphatune.errors import UserError
 from alphatune.grouping import Grouping
 
@@ -33,8 +35,13 @@ class _Packed(QuantizationConfigMixin):
             raise UserError(f"{type(self).__name__}: no such setting: {', '.join(sorted(read))}")
         if not isinstance(self.bits, int) or not 1 <= self.bits <= 8:
             raise UserError(f"bits={self.bits}: must be a whole number from 1 to 8")
+        _check_group_size(self.group_size)
+        if isinstance(modules, str):
+            raise UserError(f'modules="{modules}": must be a list of names, such as ["{modules}"]')
         if modules is not None and not isinstance(modules, dict):
             modules = list(modules)
+            if not modules:
+                raise UserError("modules=[]: names no layer; None means every linear layer inside the blocks")
         self.modules = modules
         self.quant_method = method  # type: ignore[assignment]  # transformers' enum is closed; it takes any string
 
@@ -53,6 +60,27 @@ class _Packed(QuantizationConfigMixin):
         if not isinstance(size, int) or isinstance(size, bool):
             raise UserError(f"quantization_config.modules: gives no number of weights per scale for {name}")
         return Grouping.of(rows, columns, size)
+
+
+def _check_group_size(size: Any) -> None:
+    """None, a number of weights, or a multiple of the width as text."""
+    whole = isinstance(size, int) and not isinstance(size, bool) and size >= 1
+    if size is None or whole or (isinstance(size, str) and re.fullmatch(r"(\d+\.?\d*|\.\d+)?h", size)):
+        return
+    raise UserError(f'group_size={size}: must be None (one row), a whole number of weights, or "h" or "0.5h"')
+
+
+def _check_solver(config: bcq.BCQConfig) -> None:
+    """The solver's name and numbers against those that a run allows."""
+    allowed = {field.name: field.metadata for field in dataclasses.fields(Quant)}
+    if config.solver not in allowed["solver"]["one_of"]:
+        raise UserError(f"solver={config.solver}: must be one of: {', '.join(allowed['solver']['one_of'])}")
+    for name, kind in (("iterations", int), ("rounds", int), ("damping", float | int)):
+        value, (low, high) = getattr(config, name), allowed[name]["range"]
+        if not isinstance(value, kind) or not low <= value <= high:
+            raise UserError(f"{name}={value}: must be a number from {low} to {high}")
+    if config.solver == "optimal" and config.bits > 2:
+        raise UserError(f"solver=optimal: exact only for bits=1 and 2, not bits={config.bits}; use alternating")
 
 
 class BCQConfig(bcq.BCQConfig, _Packed):
@@ -84,6 +112,7 @@ class BCQConfig(bcq.BCQConfig, _Packed):
         known = {f.name for f in dataclasses.fields(bcq.BCQConfig)} & more.keys()
         bcq.BCQConfig.__init__(self, bits, group_size, solver, iterations, **{k: more.pop(k) for k in known})
         self._set_up(modules, BCQ, more)
+        _check_solver(self)
 
     @property
     def has_offset(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from alphatune import packed_lora
 from alphatune.errors import UserError
-from alphatune.layers import PackedLinear
+from alphatune.layers import PackedLinear, moved_only
 
 TRAINABLE = ("first", "all", "gain")
 
@@ -127,6 +128,10 @@ class AlphaTuningLayer(nn.Module, BaseTunerLayer):
     def weight(self) -> Tensor:
         """The dense W [out, in], rebuilt at every access."""
         return self.weight_t().T
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AlphaTuningLayer:
+        """`to`, `half` and the like move the scales but leave them float32, as those of the base."""
+        return super()._apply(moved_only(fn), recurse)
 
     def base_tensors(self) -> list[Tensor]:
         """Codes and scales of the base, without any merged adapter."""

@@ -44,9 +44,9 @@ def front(text: str) -> dict[str, Any]:
 
 
 def test_the_front_matter_is_what_the_hub_reads() -> None:
-    text = card.render(made(), "someone/gpt2-medium-webnlg")
+    text = card.render(made(), "someone/gpt2-medium-webnlg", base="someone/gpt2-medium-3bit")
     values = front(text)
-    assert values["library_name"] == "peft" and values["base_model"] == "openai-community/gpt2-medium"
+    assert values["library_name"] == "peft" and values["base_model"] == "someone/gpt2-medium-3bit"
     assert values["tags"] == ["alphatune", "alphatuning", "bcq", "3-bit"]
     assert values["datasets"] == ["webnlg"] and values["metrics"] == ["bleu"]
     read = ModelCard(text).data  # the hub's own reader
@@ -86,10 +86,49 @@ def test_a_classifier_is_loaded_as_one() -> None:
     assert front(card.render(record_))["pipeline_tag"] == "text-classification"
 
 
-def test_a_record_that_lacks_something_is_refused() -> None:
+def test_an_adapter_names_its_own_base_and_no_other() -> None:
+    assert "base_model" not in front(card.render(made()))  # the dense model is not what it belongs to
+    for base in ("someone/packed", "packed"):
+        text = card.render(made(), kind="adapter", base=base)
+        assert f"It belongs to the model {base}" in text and f'AutoTokenizer.from_pretrained("{base}")' in text
+        assert front(text).get("base_model") == (base if "/" in base else None)
+    lora = card.render(made("lora"))
+    assert front(lora)["base_model"] == "openai-community/gpt2-medium"
+    assert "It belongs to openai-community/gpt2-medium" in lora and "LoRA: low-rank matrices of rank" in lora
+
+
+def test_a_folder_that_is_dense_again_is_not_called_packed() -> None:
+    text = card.render(made("ptq_w_plus_lora"), kind="model")
+    assert " hold 3-bit" not in text and "dense float32 weights" in text and "3 bits" not in text
+    assert not {"bcq", "3-bit"} & set(front(text)["tags"])
+    assert "| this model | 1419.29 MB |" in text and "stored per task" not in text
+
+
+def test_a_base_has_no_sizes_of_the_adapted_model() -> None:
+    text = card.render(made("bcq_lora"), kind="base")
+    assert "in use" not in text and "per task" not in text and "1419.29 MB" in text
+
+
+def test_the_wording_fits_the_numbers() -> None:
+    record_ = made()
+    record_["config"]["hparams"]["epochs"] = 1
+    record_["git"]["dirty"] = True
+    text = card.render(record_)
+    assert ", 1 epoch (" in text and "scales per row." in text
+    assert "commit 0123456789ab with changes that were not committed." in text
+    record_["config"]["quant"]["group_size"] = 64
+    assert "scales per group of 64 weights." in card.render(record_)
+
+
+@pytest.mark.parametrize("part, value, match", [
+    ("sizes", {}, "the record lacks 'parameters'"), ("scores", [], "the record is damaged"),
+    ("environment", {"packages": None}, "the record is damaged"),
+    ("config", None, "the record is damaged"), ("validation_loss", "low", "the record is damaged"),
+])  # fmt: skip
+def test_a_record_that_lacks_something_is_refused(part: str, value: Any, match: str) -> None:
     broken = copy.deepcopy(made())
-    del broken["sizes"]["total_bytes"]
-    with pytest.raises(UserError, match="the record lacks 'total_bytes'"):
+    broken[part] = value
+    with pytest.raises(UserError, match=match):
         card.render(broken)
 
 

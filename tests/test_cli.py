@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from toy_checkpoint import logits, write_adapter, write_dense
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -71,7 +72,7 @@ def test_quantising_writes_what_the_library_writes(home: Path, capsys: Any) -> N
 def test_the_summary_has_layers_bits_bytes_and_error(home: Path, tmp_path: Path, capsys: Any) -> None:
     out = run(capsys, "quantize", home / "dense", tmp_path / "out", "--bits", 3, "--group-size", "0.5h",
               "--solver", "alternating", "--modules", "c_attn,c_fc", "--dtype", "bfloat16")  # fmt: skip
-    assert "4 layers, 3-bit binary codes (alternating), one scale per plane for 32 weights" in out
+    assert "4 layers, 3-bit binary codes (alternating), one scale per plane for every 32 weights" in out
     assert "times smaller" in out and "mean relative error of a layer's weights: 0." in out
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert loaded.dtype == torch.bfloat16 and len(packed_layers(loaded)) == 4
@@ -84,9 +85,11 @@ def test_other_formats_tasks_and_solvers(home: Path, tmp_path: Path, capsys: Any
     assert "head is new and random" in capsys.readouterr().err
     AutoModelForSequenceClassification.from_pretrained(tmp_path / "c")
     (tmp_path / "texts.txt").write_text("sun in the north\nrain in the south\n")
-    out = run(capsys, "quantize", home / "dense", tmp_path / "g", "--solver", "gptq", "--offset", "--calibration",
-              tmp_path / "texts.txt")  # fmt: skip
-    assert "error of a layer's output" in out
+    gptq = ("--solver", "gptq", "--offset", "--calibration", tmp_path / "texts.txt")
+    out = run(capsys, "quantize", home / "dense", tmp_path / "g", *gptq)
+    assert "8 layers" in out and "error of a layer's output" in out
+    out = run(capsys, "quantize", home / "dense", tmp_path / "m", *gptq, "--modules", "c_attn")
+    assert "2 layers" in out and "error of a layer's output" in out
 
 
 def test_output_folders_are_not_lost(home: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
@@ -99,6 +102,14 @@ def test_output_folders_are_not_lost(home: Path, tmp_path: Path, capsys: Any, mo
     wrong(capsys, "is a file", "quantize", home / "dense", out / "notes.txt")
     wrong(capsys, "holds what is read", "quantize", home / "dense", home / "dense", "--overwrite")
     (out / "model.safetensors").write_bytes(b"old")
+    wrong(capsys, "also holds notes.txt, which is no part of a checkpoint", *quantize, "--overwrite")
+    (out / "notes.txt").unlink()
+    write_adapter(home / "packed", out / "task-a", 1)
+    capsys.readouterr()
+    wrong(capsys, "also holds task-a, which is no part of a checkpoint", *quantize, "--overwrite")
+    assert (out / "task-a" / "adapter_model.safetensors").is_file()
+    shutil.rmtree(out / "task-a")
+    (out / "README.md").write_text("old")
 
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -109,8 +120,11 @@ def test_output_folders_are_not_lost(home: Path, tmp_path: Path, capsys: Any, mo
     assert "interrupted" in capsys.readouterr().err
     assert (out / "model.safetensors").read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["out"]
     run(capsys, *quantize, "--overwrite")
-    assert not (out / "notes.txt").exists() and (out / "config.json").is_file()
+    assert (out / "README.md").read_text() != "old" and (out / "config.json").is_file()
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    run(capsys, *quantize, "--overwrite")  # all that it writes may be replaced
+    wrong(capsys, "cannot be written to", "quantize", home / "dense", out / "config.json" / "x")
+    wrong(capsys, "cannot be written to", "quantize", home / "dense", "/proc/x")
 
 
 def test_mistakes_of_quantising(home: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
@@ -156,6 +170,49 @@ def test_damaged_and_foreign_checkpoints(home: Path, tmp_path: Path, capsys: Any
 
 
 # --- generate
+
+
+def test_checkpoints_and_adapters_that_do_not_fit(home: Path, tmp_path: Path, capsys: Any) -> None:
+    for name in ("dense", "packed"):
+        folder = Path(shutil.copytree(home / name, tmp_path / name))
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"n_layer": 1}))
+        wrong(capsys, "config.json belongs to another model", "generate", folder, "--prompt", "x")
+    wrong(capsys, "config.json belongs to another model", "quantize", tmp_path / "dense", tmp_path / "out")
+
+    lora = write_adapter(home / "packed", tmp_path / "lora", 1, lora=True)
+    generate = ("generate", home / "packed", "--prompt", "x", "--max-new-tokens", 2, "--adapter", lora)
+    run(capsys, *generate)
+    whole = load_file(lora / "adapter_model.safetensors")
+    last = max(name for name in whole if "lora_B" in name)
+    save_file({n: t for n, t in whole.items() if n != last}, lora / "adapter_model.safetensors")
+    wrong(capsys, f"the adapter's file lacks {last} (1 in all)", *generate)
+    save_file(whole | {last.replace("h.1", "h.7"): whole[last].clone()}, lora / "adapter_model.safetensors")
+    wrong(capsys, "the model has no place for base_model.model.transformer.h.7", *generate)
+
+    save_file(whole, lora / "adapter_model.safetensors")
+    wrong(capsys, "must be of one type, not", *generate, "--adapter", home / "packed" / "a")
+    settings = json.loads((lora / "adapter_config.json").read_text())
+    for value in ("NOSUCH", 3, None, ["LORA"]):
+        (lora / "adapter_config.json").write_text(json.dumps(settings | {"peft_type": value}))
+        wrong(capsys, f"adapter_config.json: peft_type={value} is none that peft knows", *generate)
+    for name, value in (("r", "x"), ("target_modules", 3), ("rank_pattern", 3)):
+        (lora / "adapter_config.json").write_text(json.dumps(settings | {name: value}))
+        wrong(capsys, "adapter_config.json: holds a damaged setting", *generate)
+
+    narrow = Path(shutil.copytree(home / "dense", tmp_path / "narrow"))
+    config = json.loads((narrow / "config.json").read_text())
+    (narrow / "config.json").write_text(json.dumps(config | {"n_embd": 32}))
+    wrong(capsys, "its weights have other shapes than config.json implies", "generate", narrow, "--prompt", "x")
+    cut = Path(shutil.copytree(home / "packed", tmp_path / "cut"))
+    (cut / "model.safetensors").write_bytes((cut / "model.safetensors").read_bytes()[:-9])
+    wrong(capsys, f"{cut}: model.safetensors: not a whole", "generate", cut, "--prompt", "x")
+
+    nan = Path(shutil.copytree(home / "packed", tmp_path / "nan"))
+    stored = load_file(nan / "model.safetensors")
+    stored["transformer.h.0.mlp.c_fc.alpha"] *= float("nan")
+    save_file(stored, nan / "model.safetensors", {"format": "pt"})
+    wrong(capsys, "mlp.c_fc.alpha holds values that are not finite", "export", nan, tmp_path / "out", "--to", "dense")
 
 
 def test_several_adapters_on_one_base(home: Path, capsys: Any, monkeypatch: Any) -> None:

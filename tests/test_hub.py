@@ -242,6 +242,11 @@ def test_calibrated_solvers_take_their_inputs(tmp_path: Path) -> None:
         packed("gpt2", config)
     model = alphatune.quantize_model(dense("gpt2"), config, False, [{"input_ids": IDS}])
     assert all(r.output_error is not None for r in model.hf_quantizer.reports)
+    some = alphatune.BCQConfig(2, solver="gptq", offset=True, modules=["c_attn"])
+    part = alphatune.quantize_model(dense("gpt2"), some, False, [{"input_ids": IDS}])
+    assert len(packed_layers(part)) == 2
+    for name, layer in packed_layers(part).items():  # calibrated on the dense model, as if it were packed whole
+        assert torch.equal(layer.qweight, model.get_submodule(name).qweight)
     model.save_pretrained(tmp_path)
     assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path)), logits(model))
 
@@ -289,6 +294,19 @@ def wrong(match: str, call: Any) -> None:
 def test_mistakes_of_quantising_are_told_in_one_line() -> None:
     wrong("bits=9: must be a whole number from 1 to 8", lambda: alphatune.BCQConfig(9))
     wrong("BCQConfig: no such setting: bit", lambda: alphatune.BCQConfig(bit=3))
+    wrong("solver=x: must be one of: greedy, alternating, optimal, weighted, hessian, gptq",
+          lambda: alphatune.BCQConfig(solver="x"))  # fmt: skip
+    wrong("solver=optimal: exact only for bits=1 and 2", lambda: alphatune.BCQConfig(3, solver="optimal"))
+    wrong("iterations=0: must be a number from 1 to 1000", lambda: alphatune.BCQConfig(iterations=0))
+    wrong("damping=much: must be a number from", lambda: alphatune.BCQConfig(damping="much"))
+    for size in ("zz", "h2", "-1h", 2.5, 0, True):
+        for config in (alphatune.BCQConfig, alphatune.UniformConfig):
+            wrong(f"group_size={size}: must be None", lambda c=config, s=size: c(group_size=s))
+    wrong(
+        r'modules="c_attn": must be a list of names, such as \["c_attn"\]',
+        lambda: alphatune.BCQConfig(modules="c_attn"),
+    )
+    wrong("modules=.*: names no layer", lambda: alphatune.UniformConfig(modules=[]))
     wrong("quantised already", lambda: alphatune.quantize_model(packed(), FORMATS["bcq"], progress=False))
     wrong("no linear layer inside the blocks is called lm_head; there are: c_attn, c_fc, c_proj",
           lambda: packed("gpt2", alphatune.BCQConfig(modules=["lm_head"])))  # fmt: skip
@@ -324,6 +342,25 @@ def test_broken_checkpoints_are_told_in_one_line(tmp_path: Path) -> None:
     save_file(stored, folder / "model.safetensors", {"format": "pt"})
     wrong("the checkpoint lacks transformer.h.1.mlp.c_fc.alpha", load(folder))
 
+    def changed(name: str, tensor: str, change: Any) -> Path:
+        folder = saved(name)
+        stored = load_file(folder / "model.safetensors")
+        stored[tensor] = change(stored[tensor])
+        save_file(stored, folder / "model.safetensors", {"format": "pt"})
+        return folder
+
+    codes, scales = "transformer.h.0.attn.c_attn.qweight", "transformer.h.1.mlp.c_fc.alpha"
+    for dtype, held in ((torch.float32, "F32"), (torch.int64, "I64")):
+        folder = changed(f"codes-{held}", codes, lambda t, dtype=dtype: t.to(dtype))
+        wrong(f"{codes}: the file holds {held}, not I32", load(folder))
+    wrong(f"{scales}: the file holds F16, not F32", load(changed("half", scales, lambda t: t.half())))
+    wrong(f"{scales} holds values that are not finite", load(changed("nan", scales, lambda t: t * float("nan"))))
+
+    folder = saved("shorter")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"n_layer": 1}))
+    wrong(r"GPT2LMHeadModel has no layer transformer.h.1.* config.json belongs to another model", load(folder))
+
     def edited(name: str, **values: Any) -> Path:
         folder = saved(name)
         config = json.loads((folder / "config.json").read_text())
@@ -333,10 +370,15 @@ def test_broken_checkpoints_are_told_in_one_line(tmp_path: Path) -> None:
 
     wrong(r"attn.c_attn.qweight: the file has shape \[1, 3, 96\]", load(edited("bits", bits=2)))
     wrong(r"attn.c_attn.alpha: the file", load(edited("size", modules={"transformer.h.0.attn.c_attn": 8})))
-    wrong("names no layer of GPT2LMHeadModel", load(edited("names", modules={"decoder.fc1": 32})))
+    wrong("names no layer of GPT2LMHeadModel", load(edited("no", modules={})))
+    wrong("GPT2LMHeadModel has no layer decoder.fc1", load(edited("names", modules={"decoder.fc1": 32})))
     wrong("gives no number of weights per scale", load(edited("none", modules={"transformer.h.0.attn.c_attn": None})))
     wrong("no linear layer", load(edited("norm", modules={"transformer.h.0.ln_1": 32})))
     wrong("no such setting: bitz", load(edited("key", bitz=2)))
+    modules = json.loads((tmp_path / "cut" / "config.json").read_text())["quantization_config"]["modules"]
+    folder = edited("more", modules=modules | {"transformer.h.7.mlp.c_fc": 32})
+    wrong("GPT2LMHeadModel has no layer transformer.h.7.mlp.c_fc", load(folder))
+    wrong("GPT2Model has no layer transformer.h.7.mlp.c_fc", lambda: AutoModel.from_pretrained(folder))
 
 
 WITHOUT = """

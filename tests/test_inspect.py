@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from toy_checkpoint import write_adapter, write_dense, write_packed
 from transformers import AutoModelForCausalLM
 
@@ -109,6 +109,20 @@ def test_mistakes_are_told_in_one_line(home: Path, tmp_path: Path) -> None:
     edit(folder, modules={"decoder.fc1": 32})
     with pytest.raises(UserError, match="has no layer decoder.fc1"):
         inspect(folder)
+    for number, size in enumerate(("h", None, 7.5, True)):
+        folder = copy(f"size-{number}")
+        edit(folder, modules={"transformer.h.0.attn.c_attn": size})
+        with pytest.raises(UserError, match=f"gives {size!r} as the number of weights per scale"):
+            inspect(folder)
+    for number, (part, change) in enumerate([
+        ("qweight", lambda t: t.flatten()), ("qweight", lambda t: t[:-1]), ("alpha", lambda t: t[:, :1].clone()),
+    ]):  # fmt: skip
+        folder = copy(f"shape-{number}")
+        stored = load_file(folder / "model.safetensors")
+        stored[f"transformer.h.0.attn.c_attn.{part}"] = change(stored[f"transformer.h.0.attn.c_attn.{part}"])
+        save_file(stored, folder / "model.safetensors", {"format": "pt"})
+        with pytest.raises(UserError, match=f"c_attn.{part} has shape .* config.json implies"):
+            inspect(folder)
     folder = copy("swapped")
     shutil.copyfile(home / "dense" / "model.safetensors", folder / "model.safetensors")
     with pytest.raises(UserError, match="lack codes or scales of transformer.h.0"):

@@ -114,6 +114,27 @@ def test_it_is_not_merged_but_can_be_taken_off() -> None:
     assert torch.equal(logits(tuned.unload()), before)
 
 
+@pytest.mark.parametrize("init", ["pissa", "pissa_niter_4", "olora", "OLoRA", "corda", "loftq", "lora_ga"])
+def test_initialisations_that_edit_the_base_are_refused(init: str) -> None:
+    model = packed()
+    before = logits(model)
+    with pytest.raises(UserError, match=f"init_lora_weights={init}: edits the base"):
+        lora(model, init_lora_weights=init, **({"loftq_config": {"loftq_bits": 4}} if init == "loftq" else {}))
+    assert torch.equal(logits(model), before)
+
+
+@pytest.mark.parametrize("init", [True, "gaussian", "orthogonal", "mica"])
+def test_initialisations_that_leave_the_base_alone(init: Any) -> None:
+    model = packed()
+    codes = {name: (layer.qweight.clone(), layer.alpha.clone()) for name, layer in packed_layers(model).items()}
+    tuned = lora(model, init_lora_weights=init)
+    first = step(tuned)
+    assert step(tuned) < first
+    for name, layer in packed_layers(tuned).items():
+        qweight, alpha = codes[name.removeprefix("base_model.model.").removesuffix(".base_layer")]
+        assert torch.equal(layer.qweight, qweight) and torch.equal(layer.alpha, alpha)
+
+
 def test_all_linear_means_the_packed_layers() -> None:
     tuned = lora(packed(), target_modules="all-linear")
     assert set(tuned.targeted_module_names) == {

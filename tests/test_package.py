@@ -156,7 +156,9 @@ def test_mistakes(quick: list[str], shared_store: Path, tmp_path: Path, capsys: 
     refused("method=full_ft adapts no quantised model", plain, "--as=base")
     refused("cannot be merged", both)
     refused("not a readable record", tmp_path / "none.json")
-    refused("is gone or elsewhere", scales, store=tmp_path / "other")
+    assert package(scales, tmp_path / "out", shared_store, f"--model={tmp_path}") == 2
+    assert "--model FOLDER" not in capsys.readouterr().err  # it was given
+    refused("gone or elsewhere", scales, store=tmp_path / "other")
     assert not (tmp_path / "other" / "adapt").exists()  # nothing was trained on the way
 
     other = copy.deepcopy(record.read(scales))
@@ -170,6 +172,120 @@ def test_mistakes(quick: list[str], shared_store: Path, tmp_path: Path, capsys: 
     three = execute(config_of([*quick, "method=alphatuning", "quant.q=3"]))
     assert package(three, tmp_path / "base3", shared_store, "--as=base") == 0
     refused("not the base of this adapter", scales, "--as=adapter", f"--base={tmp_path / 'base3'}")
+    refused("not the base of this adapter", both, "--as=adapter", f"--base={tmp_path / 'base3'}")
+
+    low = execute(config_of([*overrides, "method=lora"]))
+    assert package(low, tmp_path / "dense", shared_store) == 0
+    for record_ in (scales, both):
+        refused("holds a dense model, but", record_, "--as=adapter", f"--base={tmp_path / 'dense'}")
+    refused("holds a packed model, but", low, "--as=adapter", f"--base={tmp_path / 'base3'}")
+    assert package(low, tmp_path / "low", shared_store, "--as=adapter", f"--base={tmp_path / 'dense'}") == 0
+    refused("holds an adapter, but", both, "--as=adapter", f"--base={tmp_path / 'low'}")
+    refused("there is no folder ./none", scales, "--as=adapter", "--base=./none")
+    refused("neither a folder nor a hub id", scales, "--as=adapter", "--base=some one/x")
+
+
+@pytest.mark.parametrize("path, value", [
+    ("config", None), ("config.method", "a"), ("config.method.train", None), ("model.identity", None), ("run_id", None),
+    ("model.weights_sha256", []), ("data.files", None), ("config.model", 3), ("scores", []), ("config.quant", "x"),
+    ("environment.packages", None),
+])  # fmt: skip
+def test_damaged_records_are_told_in_one_line(
+    path: str, value: Any, quick: list[str], shared_store: Path, tmp_path: Path, capsys: Any
+) -> None:
+    made = record.read(execute(config_of([*quick, "method=ptq", "quant.q=2"])))
+    *parents, name = path.split(".")
+    part = made
+    for parent in parents:
+        part = part[parent]
+    part[name] = value
+    (tmp_path / "damaged.json").write_text(json.dumps(made))
+    capsys.readouterr()
+    assert package(tmp_path / "damaged.json", tmp_path / "out", shared_store) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ") and told.count("\n") == 1, told
+
+
+@pytest.mark.parametrize("method, pattern", [
+    ("alphatuning", "adapt/*/adapter/adapter_model.safetensors"), ("alphatuning", "quantize/*/packed.safetensors"),
+    ("ptq", "quantize/*/packed.safetensors"), ("alphatuning", "backbone/*/model.safetensors"),
+])  # fmt: skip
+def test_what_is_damaged_or_missing_is_neither_removed_nor_made_again(
+    method: str, pattern: str, quick: list[str], shared_store: Path, tmp_path: Path, capsys: Any
+) -> None:
+    execute(config_of([*quick, "method=ptq", "quant.q=2"]))  # makes the backbone, if no other test has
+    store = tmp_path / "store"
+    shutil.copytree(shared_store / "backbone", store / "backbone")
+    made = execute(config_of([*quick, f"method={method}", "quant.q=2", f"runtime.artifacts={store}",
+                              f"runtime.records={tmp_path / 'own'}"]))  # fmt: skip
+    files = {file: file.read_bytes()[:-20] for file in store.glob(pattern)}
+    for file, content in files.items():
+        file.write_bytes(content)
+    capsys.readouterr()
+    assert package(made, tmp_path / "up", store) == 2
+    assert "has changed" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in files} == files and not (tmp_path / "up").exists()
+    folders = [store.joinpath(*file.relative_to(store).parts[:2]) for file in files]
+    for folder in folders:
+        shutil.rmtree(folder)
+    assert package(made, tmp_path / "up", store) == 2
+    assert "gone or elsewhere" in capsys.readouterr().err and not any(folder.exists() for folder in folders)
+
+
+def test_the_backbone_is_that_of_the_record(quick: list[str], shared_store: Path, tmp_path: Path, capsys: Any) -> None:
+    made = record.read(execute(config_of([*quick, "method=ptq", "quant.q=2"])))
+    made["model"]["weights_sha256"] = dict.fromkeys(made["model"]["weights_sha256"], "0" * 64)
+    (tmp_path / "other.json").write_text(json.dumps(made))
+    assert package(tmp_path / "other.json", tmp_path / "up", shared_store) == 2
+    assert "model.safetensors of tiny is not that of the run" in capsys.readouterr().err
+
+
+def test_a_base_needs_no_trained_adapter(quick: list[str], shared_store: Path, tmp_path: Path) -> None:
+    made = execute(config_of([*quick, "method=alphatuning", "quant.q=2"]))
+    store = tmp_path / "store"
+    shutil.copytree(shared_store, store)
+    shutil.rmtree(store / "adapt")
+    assert package(made, tmp_path / "base", store, "--as=base") == 0
+
+
+def test_a_card_says_what_the_folder_holds(quick: list[str], shared_store: Path, tmp_path: Path, capsys: Any) -> None:
+    made = execute(config_of([*quick, "method=ptq_w_plus_lora", "quant.q=2"]))
+    assert package(made, tmp_path / "up", shared_store) == 0
+    text, written = (tmp_path / "up" / "README.md").read_text(), (tmp_path / "up" / "model.safetensors").stat().st_size
+    assert "quantization_config" not in json.loads((tmp_path / "up" / "config.json").read_text())
+    assert " hold 2-bit" not in text and "2 bits" not in text and "- 2-bit" not in text
+    told = float(text.split("| this model | ")[1].split(" MB")[0])
+    assert told == pytest.approx(written / 1e6, abs=0.02)
+
+    made = execute(config_of([*quick, "method=alphatuning", "quant.q=2"]))
+    assert package(made, tmp_path / "base", shared_store, "--as=base") == 0
+    capsys.readouterr()
+    assert package(made, tmp_path / "task", shared_store, "--as=adapter", f"--base={tmp_path / 'base'}") == 0
+    assert "before uploading, give a hub id" in capsys.readouterr().err
+    text = (tmp_path / "task" / "README.md").read_text()
+    assert "It belongs to the model base" in text and str(tmp_path) not in text
+
+
+def test_what_is_read_is_not_overwritten(
+    rte: list[str], shared_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    made = execute(config_of([*rte, "method=alphatuning"]))
+    dense, base = tmp_path / "bert", tmp_path / "base"
+    model = f"--model={dense}"
+    assert package(made, base, shared_store, "--as=base", model) == 0
+    files = {p: p.read_bytes() for folder in (dense, base) for p in folder.iterdir()}
+    monkeypatch.chdir(tmp_path)
+    for out in ("bert", str(dense)):
+        assert package(made, Path(out), shared_store, "--overwrite", model) == 2
+        assert "holds what is read" in capsys.readouterr().err
+    assert package(made, base, shared_store, "--overwrite", "--as=adapter", f"--base={base}", model) == 2
+    assert "holds what is read" in capsys.readouterr().err
+    assert all(path.read_bytes() == content for path, content in files.items())
+    inside = [*shared_store.glob("adapt/*/adapter"), *shared_store.glob("quantize/*"), shared_store / "new"]
+    for out in inside:
+        assert package(made, out, shared_store, "--overwrite", model) == 2
+        assert "lies in the artefacts" in capsys.readouterr().err
+    assert package(made, shared_store, shared_store, "--overwrite", model) == 2
 
 
 def test_output_folders_are_not_lost(quick: list[str], shared_store: Path, tmp_path: Path, capsys: Any) -> None:

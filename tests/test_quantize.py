@@ -3,6 +3,7 @@
 import copy
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from transformers import (
     BertForSequenceClassification,
     GPT2Config,
     GPT2LMHeadModel,
+    MixtralConfig,
+    MixtralForCausalLM,
     OPTConfig,
     OPTForCausalLM,
 )  # fmt: skip
@@ -207,6 +210,46 @@ def test_a_layer_of_zeros_has_no_error():
         packed, report = quantize_layer(layer, config)
         assert report.mse == report.relative_error == 0
         assert torch.equal(packed.weight_t(), torch.zeros(8, 2))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("config", [BCQConfig(2), UniformConfig(2), BCQConfig(2, solver="gptq")], ids=str)
+def test_weights_that_are_not_finite_are_refused_by_name(value, config):
+    model, ids = tiny("gpt2"), torch.tensor([[1, 2, 3]])
+    with torch.no_grad():
+        model.transformer.h[1].mlp.c_fc.weight[3, 5] = value
+    with pytest.raises(UserError, match="transformer.h.1.mlp.c_fc: holds weights that are not finite"):
+        quantize_model(model, config, progress=False, calibration=[{"input_ids": ids}])
+    assert not packed_layers(model)
+    with pytest.raises(UserError, match="the layer: holds weights that are not finite"):
+        quantize_layer(model.transformer.h[1].mlp.c_fc, BCQConfig(2))
+
+
+@pytest.mark.parametrize("calibration, match", [
+    (["text"], "batch 0 is not such a mapping"), ([torch.ones(1, 3).long()], "batch 0 is not such a mapping"),
+    ({"input_ids": torch.ones(1, 3).long()}, "not a dict"), ("text", "not a str"), ([{}], "batch 0 is not"),
+    ([{"input_ids": [1, 2]}], "batch 0 is not"), ([{"labels": torch.ones(1, 3).long()}], "batch 0 is not"),
+    ([{"input_ids": torch.ones(1, 0).long()}], r"shape \[1, 0\], not \[texts, tokens\]"),
+    ([{"input_ids": torch.ones(3).long()}], r"shape \[3\], not"), ([], "there are no texts"),
+])  # fmt: skip
+def test_calibration_inputs_of_another_form_are_refused(calibration, match):
+    model = tiny("gpt2")
+    with pytest.raises(UserError, match=f"calibration: .*{match}"):
+        quantize_model(model, BCQConfig(2, solver="weighted"), progress=False, calibration=calibration)
+    assert not packed_layers(model)
+
+
+def test_experts_that_stay_dense_are_told_of():
+    torch.manual_seed(0)
+    model = MixtralForCausalLM(MixtralConfig(
+        vocab_size=23, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, num_local_experts=4, max_position_embeddings=12,
+    ))  # fmt: skip
+    with pytest.warns(UserWarning, match=r"8\d% of the weights .* stay dense: model.layers.0.mlp.experts"):
+        quantize_model(model, BCQConfig(2), progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        quantize_model(tiny("bert"), BCQConfig(2), progress=False)
 
 
 @pytest.mark.parametrize("bits", [0, 9])

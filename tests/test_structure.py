@@ -29,6 +29,7 @@ FLOW = [
     ["models", "batches"],
     ["methods", "loss", "decode"],
     ["checkpoints"],
+    ["outputs"],
     ["sizes", "train", "predict"],
     ["compression", "generation", "inspection", "export"],
     ["identity"],

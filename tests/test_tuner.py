@@ -283,6 +283,18 @@ def test_generation_and_dense_weights_use_the_active_adapter(folders: dict[str, 
     assert torch.equal(layer.weight, layer.weight_t().T) and layer.weight.shape == (96, 32)
 
 
+@each_kind
+@pytest.mark.parametrize("cast", ["bfloat16", "half", "to"])
+def test_casting_a_model_leaves_the_scales_of_its_adapters_alone(which: str, cast: str) -> None:
+    tuned = adapted(base(which), which)
+    train(tuned, 1)
+    before = {name: scale.detach().clone() for name, scale in scales(tuned).items()}
+    tuned = tuned.to(torch.bfloat16) if cast == "to" else getattr(tuned, cast)()
+    assert tuned.base_model.model.transformer.wte.weight.dtype != torch.float32
+    for name, scale in scales(tuned).items():
+        assert scale.dtype == torch.float32 and torch.equal(scale, before[name])
+
+
 def test_scales_stay_float32_beside_a_half_precision_model(folders: dict[str, Any]) -> None:
     model = AutoModelForCausalLM.from_pretrained(folders["base"], dtype=torch.bfloat16)
     tuned = PeftModel.from_pretrained(model, folders["a"])
