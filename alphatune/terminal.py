@@ -10,12 +10,17 @@ from collections.abc import Callable
 from alphatune.errors import UserError
 
 
+class _Stderr(logging.Handler):
+    """Bare messages to what standard error is at the time, not to what it was when logging was set up."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
+
 def log_to_terminal() -> None:
     """Send the project's log lines, bare, to standard error."""
     log = logging.getLogger("alphatune")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    log.handlers[:] = [handler]
+    log.handlers[:] = [_Stderr()]
     log.setLevel(logging.INFO)
     log.propagate = False
 

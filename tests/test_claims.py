@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -50,10 +51,11 @@ def test_every_claim_of_the_paper_is_there_and_is_tested_or_says_why_not() -> No
 
 
 def test_tests_speak_of_rows_and_columns_that_exist() -> None:
+    load = functools.cache(experiment.load)
     for claim in verdicts.load():
         for test in claim.tests:
             for name in map(canonical, test.tables):
-                table, other = experiment.load(name), experiment.load(test.right_table or name)
+                table, other = load(name), load(test.right_table or name)
                 left, right = {row.id for row in table.rows}, {row.id for row in other.rows}
                 models = test.models or sorted({i.split("/")[0] for i in left})
                 assert any(f"{m}/{test.left}" in left and f"{m}/{test.right}" in right for m in models), (
