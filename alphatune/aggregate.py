@@ -55,7 +55,7 @@ def column(records: Records, key: str) -> Mean | None:
 def decide(difference: Mean | None, kind: str, margin: float) -> str:
     """The verdict that the 95 % t-interval of paired differences allows.
 
-    "above": reproduced if the whole interval lies above `margin`, not reproduced if all of it lies below. "close":
+    "above": reproduced if the whole interval lies above `margin`, not reproduced if none of it does. "close":
     reproduced if the whole interval lies within -`margin` to `margin`, not reproduced if it lies outside. Everything
     else is undecided, and so is a difference of fewer than two seeds.
     """
@@ -63,7 +63,7 @@ def decide(difference: Mean | None, kind: str, margin: float) -> str:
         return UNDECIDED
     low, high = difference.mean - difference.ci95, difference.mean + difference.ci95
     if kind == "above":
-        return REPRODUCED if low > margin else NOT if high < margin else UNDECIDED
+        return REPRODUCED if low > margin else NOT if high <= margin else UNDECIDED
     if low >= -margin and high <= margin:
         return REPRODUCED
     return NOT if low > margin or high < -margin else UNDECIDED

@@ -26,6 +26,7 @@ from alphatune.experiment import canonical
         (0.5, 0.6, "close", 1.0, "undecided"),
         (-3.0, 1.0, "close", 1.0, "not reproduced"),
         (3.0, 1.0, "close", 1.0, "not reproduced"),
+        (0.0, 0.0, "above", 0.0, "not reproduced"),  # no seed has any difference
         (3.0, None, "above", 0.0, "undecided"),  # one seed
     ],
 )
