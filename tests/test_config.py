@@ -136,6 +136,13 @@ def test_every_choice_of_every_group_composes() -> None:
         assert text.startswith("# @package _global_\n# "), f"{name}: no word on where its values come from"
 
 
+def test_the_config_of_a_sweep_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    from alphatune.run import main
+
+    assert main(["-m", "--cfg", "job", "method=full_ft,lora"]) == 2
+    assert "--cfg shows the config of one run: leave out -m" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("flags", [["--help"], ["--cfg", "job", "task=webnlg", "model=gpt2-medium"]])
 def test_help_and_cfg_answer_without_importing_torch(flags: list[str]) -> None:
     code = (

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from alphatune import packing
 from alphatune.grouping import Grouping
 from alphatune.layers import PackedLinear, dense_weights, packed_layers
 from alphatune.packing import pack
@@ -89,6 +90,17 @@ def close(a, b, atol=1e-5, rtol=1e-4):
 def test_weight_is_the_sum_over_planes_written_out(shape, offset):
     case = Case(shape, offset)
     assert case.layer.weight_t().shape == (case.g.columns, case.g.rows)
+    assert close(case.layer.weight_t().T, case.dense(case.alpha, case.offset))
+
+
+@pytest.mark.parametrize("shape", [(5, 200, None), (4, 200, 24), (5, 70, 7), (6, 100, 300)], ids=str)
+@with_offset
+@pytest.mark.parametrize("cached", [1, 5 * 64])
+def test_a_weight_rebuilt_in_several_blocks_is_the_same(shape, offset, cached, monkeypatch):
+    """Blocks of one word and of two; the last one is short, groups begin and end inside blocks."""
+    case = Case(shape, offset)
+    monkeypatch.setattr(packing, "_CACHED", cached)
+    assert len(list(packing.blocks(case.g.columns, case.g.rows, torch.device("cpu")))) > 1
     assert close(case.layer.weight_t().T, case.dense(case.alpha, case.offset))
 
 

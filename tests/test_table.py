@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from alphatune import experiment, record, table
+from alphatune.cells import Planner
 from alphatune.compose import config_of
 from alphatune.errors import UserError
 from alphatune.run import execute
@@ -205,6 +206,15 @@ def test_a_search_chooses_on_the_validation_split_and_others_follow(
     assert table.main([*call, "--render"]) == 0  # what is recorded still shows, and says what it rests on
     shown = capsys.readouterr().out
     assert "the search is not finished" in shown and f"{sum(ours) / 2:.1f}" in shown
+    rendered = next((tmp_path / "out").glob("*.csv"))
+    with rendered.open() as f:  # a substitute: the paper's value stands there, how far we are from it does not
+        bleu = next(line for line in csv.DictReader(f) if line["row"] == "tiny/peqa" and line["column"] == "BLEU")
+    assert bleu["ours_mean"] and bleu["paper_mean"] == "50" and not bleu["difference"]
+    for path in (tmp_path / "records").rglob("*.json"):
+        path.unlink()
+    settings = [o for o in quick if "learning_rate" not in o]
+    cells = Planner(experiment.load("small"), settings, run=False).cells([0, 1])
+    assert cells.total == 4 and not cells.final and len(cells.waiting) == 2  # rows that wait for a search count too
 
 
 def test_a_table_that_needs_a_folder_says_so(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -254,6 +264,24 @@ def test_slurm_gets_arrays_in_waves_and_then_renders(
     wrapped = render.split("--wrap=")[1]
     done = subprocess.run(["bash", "-c", wrapped], capture_output=True, text=True)
     assert done.returncode == 0 and list((tmp_path / "out").glob("*.html")), done.stderr
+
+
+def test_a_later_submission_leaves_the_list_of_queued_jobs_alone(
+    alone: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text("#!/bin/sh\necho 1\n")  # nothing starts yet
+    sbatch.chmod(sbatch.stat().st_mode | stat.S_IEXEC)
+    monkeypatch.setenv("PATH", f"{sbatch.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    call = ["demo", "--seeds", "0", "--launcher", "slurm", *_small(alone)]
+    assert table.main([*call, "--rows", "tiny/full_ft"]) == 0
+    queued = {path: path.read_text() for path in (tmp_path / "outputs").rglob("wave*.txt")}
+    assert len(queued) == 1
+    assert table.main([*call, "--rows", "tiny/lora"]) == 0
+    assert {path: path.read_text() for path in queued} == queued
+    assert len(list((tmp_path / "outputs").rglob("wave*.txt"))) == 2
 
 
 def test_slurm_without_sbatch_is_refused(
