@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 OUT ?= outputs/demo
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test test-slow test-gpu lint data setup lock clean claims report
+.PHONY: help demo test test-slow test-gpu lint data setup stages lock clean claims report
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -65,6 +65,9 @@ claims: $(READY) ## decide the paper's claims by the records: results/tables/cla
 
 report: $(READY) ## render all tables, figures and claims from the records: results/tables/index.html
 	$(BIN)/python -m alphatune.publish
+
+stages: $(READY) ## after a change of code that decides results: see alphatune/versions.py
+	$(BIN)/python tests/goldens/stages.py
 
 lock: ## write requirements.lock from what .venv holds now
 	$(BIN)/python -m pip freeze --exclude-editable --exclude alphatune | grep -vE '^(nvidia-|triton)' | sed 's/^\(torch==[^+]*\)+cpu/\1/' > requirements.lock

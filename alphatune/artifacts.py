@@ -22,6 +22,7 @@ from typing import Any
 from filelock import FileLock
 
 from alphatune.errors import UserError
+from alphatune.seeding import untouched
 
 MANIFEST = "manifest.json"
 log = logging.getLogger("alphatune")
@@ -89,16 +90,17 @@ class Store:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
             if folder.exists():
-                fault = _fault(folder)
-                if fault is None:
+                found = fault(folder)
+                if found is None:
                     return Artifact(stage, key, folder, reused=True)
-                log.warning("%s: %s is damaged (%s); making it again", stage, key, fault)
+                log.warning("%s: %s is damaged (%s); making it again", stage, key, found)
                 shutil.rmtree(folder)
             temporary = folder.with_name(f".{key}.{uuid.uuid4().hex[:8]}")
             temporary.mkdir()
             try:
-                make(temporary)
-                _seal(temporary, spec)
+                with untouched():
+                    make(temporary)
+                seal(temporary, spec)
                 os.rename(temporary, folder)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -109,6 +111,10 @@ class Store:
         folder = self.root / stage / f"{digest(spec)}.partial"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def clear_scratch(self, stage: str, spec: dict[str, Any]) -> None:
+        """Remove what `scratch` held, once the artefact is there."""
+        shutil.rmtree(self.root / stage / f"{digest(spec)}.partial", ignore_errors=True)
 
 
 class ReadOnly(Store):
@@ -122,13 +128,14 @@ class ReadOnly(Store):
         """
         key = digest(spec)
         folder = self.root / stage / key
-        fault = _fault(folder) if folder.is_dir() else "gone or elsewhere"
-        if fault is not None:
-            raise UserError(f"{folder}: {fault}; running it again with runtime.force=true makes it anew")
+        found = fault(folder) if folder.is_dir() else "gone or elsewhere"
+        if found is not None:
+            raise UserError(f"{folder}: {found}; running it again with runtime.force=true makes it anew")
         return Artifact(stage, key, folder, reused=True)
 
 
-def _seal(folder: Path, spec: dict[str, Any]) -> None:
+def seal(folder: Path, spec: dict[str, Any]) -> None:
+    """Sync the files of `folder` and write the manifest that makes it whole."""
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         with path.open("rb") as f:
@@ -137,8 +144,8 @@ def _seal(folder: Path, spec: dict[str, Any]) -> None:
     write_atomically(folder / MANIFEST, json.dumps({"spec": spec, "files": files}, indent=1))
 
 
-def _fault(folder: Path) -> str | None:
-    """What is wrong with a stored artefact, or None."""
+def fault(folder: Path) -> str | None:
+    """What is wrong with a sealed folder, or None: no manifest, or files that are not those of the manifest."""
     try:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -21,7 +21,6 @@ from alphatune.config import Task
 from alphatune.data.example import Example
 
 IGNORED = -100  # label of a position without loss
-VERSION = 1
 
 
 @dataclass(frozen=True)

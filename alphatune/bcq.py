@@ -13,8 +13,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-VERSION = 1  # part of every quantised artefact's key: raise it when a result changes
-
 
 @dataclass(frozen=True)
 class BCQConfig:

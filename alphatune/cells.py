@@ -127,8 +127,7 @@ class Planner:
         outline = identity.plan(
             config,
             {"model": config.model.name} if backbone is None else backbone,
-            {"task": config.task.name} if files is None else files,  # the toy task has none: {} says that
-            _data_version(),
+            {"task": config.task.name} if files is None else files,
         )
         plan = None if files is None or backbone is None else outline
         path = self._find(config, plan, files, backbone)
@@ -145,9 +144,7 @@ class Planner:
         matches = []
         for path in sorted(Path(config.runtime.records).glob(f"{name}-*.json")):
             made = record.read(path)
-            same = identity.plan(
-                config, backbone or made["model"]["identity"], files or made["data"]["files"], _data_version()
-            )
+            same = identity.plan(config, backbone or made["model"]["identity"], files or made["data"]["files"])
             if same.run_id == made["run_id"]:
                 matches.append((made["finished"], path))
         return max(matches)[1] if matches else None
@@ -185,9 +182,3 @@ def _key(override: str) -> str:
 def _loss(path: Path | None) -> float:
     assert path is not None
     return float(record.read(path)["validation_loss"])
-
-
-def _data_version() -> int:
-    from alphatune.data.load import VERSION
-
-    return VERSION

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
 from alphatune import checkpoints
 from alphatune.config import Decode
 from alphatune.decode import beam_search
 from alphatune.errors import UserError
 from alphatune.layers import dense_weights
+from alphatune.progress import Progress
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,10 +46,10 @@ def run(args: argparse.Namespace) -> int:
     if folders:
         model, names = checkpoints.load_adapters(model, folders)
     results = []
-    with tqdm(total=len(texts) * max(1, len(names)), unit="prompt", desc="generate", disable=None) as bar:
+    with Progress("generate", len(texts) * max(1, len(names)), "prompt") as progress:
         for name, milliseconds in _each(model, names):
             with dense_weights(model):  # rebuilt once per adapter, not once per token
-                found = _outputs(model, tokenizer, tokens, settings, args, bar)
+                found = _outputs(model, tokenizer, tokens, settings, args, progress)
             outputs = [{"prompt": text, **output} for text, output in zip(texts, found, strict=True)]
             results.append({"adapter": name, "switch_ms": milliseconds, "outputs": outputs})
     if args.json:
@@ -120,7 +120,7 @@ def _each(model: Any, names: list[str]) -> Iterator[tuple[str | None, float | No
 
 
 def _outputs(
-    model: Any, tokenizer: Any, tokens: list[list[int]], settings: Decode, args: argparse.Namespace, bar: Any
+    model: Any, tokenizer: Any, tokens: list[list[int]], settings: Decode, args: argparse.Namespace, progress: Progress
 ) -> list[dict[str, Any]]:
     ends = model.generation_config.eos_token_id
     if ends is None:
@@ -128,8 +128,8 @@ def _outputs(
     ends = list(ends) if isinstance(ends, list | tuple) else [] if ends is None else [ends]
     pad = next((t for t in (tokenizer.pad_token_id, *ends) if t is not None), 0)
     if args.sample is not None:
-        return _sample(model, tokenizer, tokens, (ends, pad), args, bar)
-    found = beam_search(model, tokens, settings, end_tokens=ends, pad_token=pad, progress=bar.update)
+        return _sample(model, tokenizer, tokens, (ends, pad), args, progress)
+    found = beam_search(model, tokens, settings, end_tokens=ends, pad_token=pad, progress=progress.advance)
     return [
         {
             "text": tokenizer.decode(h.tokens, skip_special_tokens=True),
@@ -142,7 +142,7 @@ def _outputs(
 
 @torch.inference_mode()
 def _sample(
-    model: Any, tokenizer: Any, tokens: list[list[int]], special: tuple[list[int], int], args: Any, bar: Any
+    model: Any, tokenizer: Any, tokens: list[list[int]], special: tuple[list[int], int], args: Any, progress: Progress
 ) -> list[dict[str, Any]]:
     """One random continuation of each prompt; prompts go one by one, so that a batch cannot change a draw."""
     outputs = []
@@ -157,7 +157,7 @@ def _sample(
             )[0].tolist()  # fmt: skip
         text = tokenizer.decode(row[len(ids) :], skip_special_tokens=True)
         outputs.append({"text": text, "score": None, "finished": row[-1] in special[0]})
-        bar.update(1)
+        progress.advance()
     return outputs
 
 

@@ -12,10 +12,7 @@ from typing import Any
 
 from alphatune.artifacts import digest
 from alphatune.config import CALIBRATED, Config
-
-# Versions of the code behind each stage: raise one when its results change. They are kept here, not beside the code,
-# so that naming a run does not import torch.
-VERSIONS = {"quantize": 1, "adapt": 1, "evaluate": 1, "decode": 1, "score": 1}
+from alphatune.versions import VERSIONS
 
 # Fields added after records existed, with the value that means "as before": such a value is left out of the hash.
 ADDED_LATER: dict[str, Any] = {"offset": False}
@@ -37,10 +34,10 @@ class Plan:
     run_id: str
 
 
-def plan(config: Config, backbone: Spec, files: dict[str, str], data_version: int) -> Plan:
+def plan(config: Config, backbone: Spec, files: dict[str, str]) -> Plan:
     """The plan of a run, given what decides its backbone's weights and the hashes of its data files."""
     method = config.method
-    data = {"task": _task_spec(config), "files": files, "version": data_version}
+    data = {"task": _task_spec(config), "files": files, "version": VERSIONS["data"]}
     training_data = {**data, "train_limit": config.data.train_limit, "eval_limit": config.data.eval_limit}
     base: Spec = {"backbone": backbone} | ({"head_seed": config.seed} if config.task.kind == "classification" else {})
     quantized = _quant_spec(config, base, data) if method.quantize == "before" else None
@@ -139,6 +136,8 @@ def _method_spec(config: Config) -> Spec:
     spec: Spec = {"train": method.train}
     if method.train == "lora":
         spec["lora"] = dataclasses.asdict(method.lora)
+        if config.task.kind == "classification":
+            spec["start"] = 2  # the adapters' first values once depended on the head, drawn just before
     if method.train == "scales":
         spec["trainable"] = method.trainable
     return spec

@@ -10,9 +10,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alphatune import embedded
 from alphatune.artifacts import Store, file_sha256
-from alphatune.config import Config, Model
+from alphatune.config import Config, Model, Tiny
 from alphatune.errors import UserError
+from alphatune.versions import VERSIONS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,11 +55,11 @@ def unpinned(model: Model) -> bool:
 
 
 def identity(model: Model) -> dict[str, Any]:
-    """What decides the backbone's weights: the recipe of tiny, the hash of local files, or hub id and revision."""
+    """What decides the backbone's weights: hashes of its files, the recipe of a tiny one, or hub id and revision."""
+    if _is_embedded(model):
+        return {"weights_sha256": embedded.hashes()}
     if model.name_or_path == TINY:
-        from alphatune.data import toy
-
-        return {"tiny": asdict(model.tiny), "world": toy.VERSION, "version": _tiny_version()}
+        return {"tiny": asdict(model.tiny), "version": VERSIONS["backbone"]}
     folder = Path(model.name_or_path)
     if folder.is_dir():
         return {"weights_sha256": folder_sha256(folder)}
@@ -105,8 +107,10 @@ def load(config: Config, store: Store) -> tuple[nn.Module, PreTrainedTokenizerBa
 
 
 def source_of(config: Config, store: Store) -> str:
-    """Folder or hub id to load from; pre-trains the tiny model if the store does not have it."""
+    """Folder or hub id to load from; a tiny model of another recipe than the embedded one is pre-trained once."""
     model = config.model
+    if _is_embedded(model):
+        return str(embedded.verified())
     if model.name_or_path != TINY:
         return model.name_or_path
 
@@ -179,8 +183,8 @@ def reachable(host: str, seconds: float = 2.0) -> bool:
     return True
 
 
-def _tiny_version() -> int:
-    return 1  # raised together with tiny.VERSION (a test compares them); importing tiny would import torch
+def _is_embedded(model: Model) -> bool:
+    return model.name_or_path == TINY and model.tiny == Tiny()
 
 
 def _set_dropout(settings: Any, value: float) -> None:

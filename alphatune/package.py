@@ -16,7 +16,6 @@ from alphatune import card, checkpoints, methods, models, outputs, packed_file, 
 from alphatune.artifacts import ReadOnly
 from alphatune.config import Config, parse
 from alphatune.data.example import Dataset
-from alphatune.data.load import VERSION as DATA_VERSION
 from alphatune.errors import UserError
 from alphatune.layers import packed_layers
 from alphatune.pipeline import ADAPTER, Run
@@ -136,7 +135,7 @@ def _run_of(made: dict[str, Any], model: str | None, artifacts: str, kind: str) 
     if found != made["model"]["identity"]:
         raise UserError(f"{config.model.name_or_path} is not the backbone that the record names: its files differ")
     store = ReadOnly(artifacts)
-    source = Run(config, Dataset([], [], [], made["data"]["files"]), DATA_VERSION, store=store)
+    source = Run(config, Dataset([], [], [], made["data"]["files"]), store=store)
     plan = source.plan
     if plan.run_id != made["run_id"]:
         raise UserError(f"{made['run_id']}: made by another version, or the record was edited; run it again")

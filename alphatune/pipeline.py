@@ -15,7 +15,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alphatune import identity, models
+from alphatune import identity, models, seeding
 from alphatune.artifacts import Artifact, Store
 from alphatune.config import Config
 from alphatune.data.example import Dataset, Example
@@ -39,13 +39,12 @@ class Run:
         self,
         config: Config,
         dataset: Dataset,
-        data_version: int,
         report: Report | None = None,
         store: Store | None = None,
     ) -> None:
         self.config, self.dataset, self.report = config, dataset, report
         self.store = store or Store(config.runtime.artifacts)
-        self.plan: Plan = identity.plan(config, models.identity(config.model), dataset.files, data_version)
+        self.plan: Plan = identity.plan(config, models.identity(config.model), dataset.files)
         self.timings: dict[str, float] = {}
         self.used: list[Artifact] = []
 
@@ -158,9 +157,10 @@ class Run:
                 train.save_trained(model, folder / train.TRAINED)
             report = {"curves": asdict(curves), "cut": asdict(counts), "train_items": len(self.train_examples)}
             (folder / "report.json").write_text(json.dumps(report, allow_nan=False))
-            train.clear_checkpoints(scratch)
 
-        return self._stage("adapt", spec, make)
+        artifact = self._stage("adapt", spec, make)
+        self.store.clear_scratch("adapt", spec)  # only now: a kill before this line repeats no training
+        return artifact
 
     @cached_property
     def validation_examples(self) -> list[Example]:
@@ -193,7 +193,9 @@ class Run:
             scratch = self.store.scratch("decode", self.plan.decoded)
             predict.predict(model, tokenizer, self.test_examples, self.config, folder, scratch)
 
-        return self._stage("decode", self.plan.decoded, make)
+        artifact = self._stage("decode", self.plan.decoded, make)
+        self.store.clear_scratch("decode", self.plan.decoded)
+        return artifact
 
     def scored(self) -> Artifact:
         """scores.json: per subset and metric, the value and its signature."""
@@ -226,6 +228,7 @@ class Run:
         from alphatune import methods
 
         model, tokenizer = self.base()
+        seeding.seed(self.config.seed)  # what the method draws depends on the seed, not on what was drawn before
         return methods.prepare(model, self.config).to(self.device), tokenizer
 
     def _adapted_model(self) -> tuple[nn.Module, Any]:

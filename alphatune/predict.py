@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from alphatune import batches, metrics
 from alphatune.batches import Counts
@@ -20,6 +19,7 @@ from alphatune.config import Config
 from alphatune.data.example import Example
 from alphatune.decode import beam_search, cut_text
 from alphatune.layers import dense_weights
+from alphatune.progress import Progress
 
 PREDICTIONS = "predictions.jsonl"
 REPORT = "report.json"
@@ -42,8 +42,6 @@ def predict(
         for i in range(len(examples)):
             out.write(json.dumps(lines[i], ensure_ascii=False) + "\n")
     (folder / REPORT).write_text(json.dumps({"inputs": len(examples), "truncated_contexts": counts.truncated_contexts}))
-    partial.unlink()
-    scratch.rmdir()
 
 
 def score(folder: Path, examples: list[Example], config: Config) -> dict[str, Any]:
@@ -72,7 +70,7 @@ def _generate(
     # longest first: the most memory is asked for at the start; the order cannot change a result
     order = sorted((i for i in range(len(prompts)) if i not in done), key=lambda i: (-len(prompts[i]), i))
     size = config.decode.batch_size
-    with tqdm(total=len(order), desc="decode", unit="input", disable=None if config.runtime.progress else True) as bar:
+    with Progress("decode", len(examples), "input", config.runtime.progress, len(done)) as progress:
         for start in range(0, len(order), size):
             chosen = order[start : start + size]
             found = beam_search(
@@ -84,7 +82,7 @@ def _generate(
                 line = {"index": i, "id": examples[i].id, "prediction": text, "score": score}
                 out.write(json.dumps(line | {"finished": hypothesis.finished}, ensure_ascii=False) + "\n")
             out.flush()
-            bar.update(len(chosen))
+            progress.advance(len(chosen))
 
 
 @torch.inference_mode()
@@ -95,15 +93,17 @@ def _classify(
     order = sorted((i for i in range(len(items)) if i not in done), key=lambda i: (-len(items[i].input_ids), i))
     device = next(model.parameters()).device
     size = 4 * config.decode.batch_size
-    for start in tqdm(range(0, len(order), size), "classify", disable=None if config.runtime.progress else True):
-        chosen = order[start : start + size]
-        batch = batches.collate([items[i] for i in chosen], tokenizer.pad_token_id)
-        batch.pop("labels")
-        logits = model(**batches.to_device(batch, device)).logits.float()
-        predictions = (logits.argmax(dim=-1) if config.task.labels else logits.squeeze(-1)).tolist()
-        for i, prediction in zip(chosen, predictions, strict=True):
-            out.write(json.dumps({"index": i, "id": examples[i].id, "prediction": prediction}) + "\n")
-        out.flush()
+    with Progress("classify", len(examples), "input", config.runtime.progress, len(done)) as progress:
+        for start in range(0, len(order), size):
+            chosen = order[start : start + size]
+            batch = batches.collate([items[i] for i in chosen], tokenizer.pad_token_id)
+            batch.pop("labels")
+            logits = model(**batches.to_device(batch, device)).logits.float()
+            predictions = (logits.argmax(dim=-1) if config.task.labels else logits.squeeze(-1)).tolist()
+            for i, prediction in zip(chosen, predictions, strict=True):
+                out.write(json.dumps({"index": i, "id": examples[i].id, "prediction": prediction}) + "\n")
+            out.flush()
+            progress.advance(len(chosen))
 
 
 def _read_partial(path: Path) -> dict[int, dict[str, Any]]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 from transformers.pytorch_utils import Conv1D
 
 from alphatune import bcq, calibrated, packing, uniform, weighted
@@ -22,8 +21,7 @@ from alphatune.config import CALIBRATED
 from alphatune.errors import UserError
 from alphatune.grouping import Grouping
 from alphatune.layers import PackedLinear
-
-VERSION = 1
+from alphatune.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -87,10 +85,11 @@ def quantize_model(
             _check_span(Grouping.of(rows, columns, config.group_size, width), config)
         moments = second_moments(model, {name: shape[1] for name, shape in shapes.items()}, calibration)
     reports, packed = [], {}
-    with tqdm(moments, "quantise", len(targets), unit="layer", disable=None if progress else True) as bar:
-        for name, hessian in bar:
+    with Progress("quantise", len(targets), "layer", progress) as shown:
+        for name, hessian in moments:
             packed[name], report = quantize_layer(targets[name], config, name, width, hessian)
             reports.append(report)
+            shown.advance()
     for name, layer in packed.items():  # at the end: calibration inputs come from the model as it was
         replace(model, name, layer)
     return reports

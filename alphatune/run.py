@@ -28,7 +28,6 @@ def execute(config: Config, warnings: list[str] | None = None) -> Path:
     Raises:
         UserError: data or weights are missing, or a setting does not fit them.
     """
-    from alphatune.data.load import VERSION as DATA_VERSION
     from alphatune.data.load import load
 
     for warning in warnings or []:
@@ -43,7 +42,7 @@ def execute(config: Config, warnings: list[str] | None = None) -> Path:
     if weights:
         raise UserError(f"{weights}; a local folder works as model.name_or_path=FOLDER, and model=tiny needs no files")
     started = datetime.now(UTC)
-    plan = identity.plan(config, models.identity(config.model), dataset.files, DATA_VERSION)
+    plan = identity.plan(config, models.identity(config.model), dataset.files)
     path = record.path_of(config.runtime.records, plan.run_id)
     if path.exists() and not config.runtime.force:
         track.replay(config, record.read(path))
@@ -55,7 +54,7 @@ def execute(config: Config, warnings: list[str] | None = None) -> Path:
     from alphatune.pipeline import Run
 
     tracker = track.start(config, plan.run_id, record.public_config(config))
-    run = Run(config, dataset, DATA_VERSION, tracker.log)
+    run = Run(config, dataset, tracker.log)
     try:
         result = run.result()
     except BaseException:

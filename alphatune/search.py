@@ -21,6 +21,7 @@ from alphatune.config import Config
 from alphatune.errors import UserError
 from alphatune.sweep import SAMPLERS, Sweep, load
 from alphatune.terminal import log_to_terminal, status_of
+from alphatune.versions import VERSIONS
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -74,7 +75,7 @@ def open_study(sweep: Sweep, config: Config, storage: Path) -> Study:
 
     base = record.public_config(config)
     parameters = [(p.key, p.examples, p.log, p.step) for p in sweep.parameters]
-    key = digest([base, identity.VERSIONS, parameters, sweep.metric, sweep.maximize])[:10]
+    key = digest([base, VERSIONS, parameters, sweep.metric, sweep.maximize])[:10]
     try:
         storage.parent.mkdir(parents=True, exist_ok=True)
         _drop_torn_line(storage)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,17 +20,15 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
-from alphatune import batches
+from alphatune import batches, resume
 from alphatune.batches import Item
 from alphatune.config import Config
 from alphatune.errors import UserError
 from alphatune.loss import classification_loss, language_loss, token_losses
+from alphatune.progress import Progress
 
-VERSION = 1
 TRAINED = "trained.safetensors"
 log = logging.getLogger("alphatune")
 
@@ -88,7 +85,6 @@ def train(
         save_strategy="steps" if saving else "no",
         # at points of the curve only: the training loss since the last point is not in a checkpoint
         save_steps=every * max(1, round(tr.evals / (tr.saves + 1))) if saving else steps,
-        save_total_limit=1,
         seed=config.seed,
         data_seed=config.seed,
         use_cpu=not _on_gpu(model),
@@ -105,15 +101,18 @@ def train(
         train_dataset=train_items,
         eval_dataset=validation_items,
         data_collator=partial(batches.collate, pad_token=pad_token),
-        callbacks=[_Recorder(curves, report), _Bar(config.runtime.progress)],
+        callbacks=[_Recorder(curves, report), resume.Sealing(scratch)],
     )
     trainer.setup(config)
     # the Trainer's own log lines would repeat what the bar and the curves say
     trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
-    checkpoint = get_last_checkpoint(str(scratch)) if scratch.exists() else None
+    checkpoint = resume.newest(scratch)
+    done = int(checkpoint.name.rsplit("-", 1)[-1]) if checkpoint else 0
     if checkpoint:
-        log.info("adapt: continuing from step %s", checkpoint.rsplit("-", 1)[-1])
-    trainer.train(resume_from_checkpoint=checkpoint)
+        log.info("adapt: continuing from step %d", done)
+    with Progress("adapt", steps, "step", config.runtime.progress, done) as progress:
+        trainer.add_callback(_Shown(progress))
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     model.eval()
     last = curves.train[-1][1] if curves.train else 0.0
     if not math.isfinite(last):
@@ -145,11 +144,6 @@ def load_trained(model: nn.Module, path: Path) -> None:
     with torch.no_grad():
         for name, parameter in wanted.items():
             parameter.copy_(tensors[name])
-
-
-def clear_checkpoints(scratch: Path) -> None:
-    """Remove the mid-run checkpoints of a finished training."""
-    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _check_lengths(model: nn.Module, items: list[Item]) -> None:
@@ -195,6 +189,8 @@ class _Trainer(Trainer):
         loss = {"eval_loss": validation_loss(model, items, self.config, self.data_collator)}
         model.train(training)
         self.log(loss)
+        # or the Trainer would evaluate the last step again at the end of the epoch
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, loss)
         return loss
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
@@ -227,27 +223,20 @@ def validation_loss(model: nn.Module, items: list[Item], config: Config, collate
     return total / max(1, count)
 
 
-class _Bar(TrainerCallback):
-    """A progress bar over optimiser steps that shows the latest losses."""
+class _Shown(TrainerCallback):
+    """Tells a progress of optimiser steps and the latest losses."""
 
-    def __init__(self, show: bool) -> None:
-        self.show, self.losses = show, dict[str, str]()
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        hidden = None if self.show else True  # None: hidden unless the output is a terminal
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="adapt", unit="step", disable=hidden)
+    def __init__(self, progress: Progress) -> None:
+        self.progress, self.losses = progress, dict[str, str]()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.bar.update()
+        self.progress.advance()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         for name, short in (("loss", "train"), ("eval_loss", "validation")):
             if name in (logs or {}):
                 self.losses[short] = f"{logs[name]:.3f}"
-        self.bar.set_postfix(self.losses)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.bar.close()
+        self.progress.show(self.losses)
 
 
 class _Recorder(TrainerCallback):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-VERSION = 1
 _SHRINKS = 96  # clipping ratios tried, from the full range down to a quarter of it
 
 

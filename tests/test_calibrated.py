@@ -435,7 +435,7 @@ def test_an_offset_reaches_the_layer_the_file_and_the_sizes(solver: str, tmp_pat
 
 def _run(overrides: list[str]) -> Run:
     config = config_of(overrides)
-    return Run(config, load(config.task, config.data), 1)
+    return Run(config, load(config.task, config.data))
 
 
 @pytest.mark.parametrize("method", ["ptq", "alphatuning", "ptq_merged_lora", "ptq_w_plus_lora"])
@@ -472,7 +472,7 @@ def test_runs_depend_on_calibration_only_where_they_calibrate(quick: list[str]) 
         for key, value in changes.items():
             group = next(g for g in (config.quant, config.data, config.task) if hasattr(g, key))
             setattr(group, key, value)
-        return identity.plan(config, {}, {}, 1).run_id
+        return identity.plan(config, {}, {}).run_id
 
     for config, solver in ((ptq, "greedy"), (ptq, "alternating"), (ptq, "optimal"), (peqa, "gptq"), (dense, "gptq")):
         without = run_id(config, solver=solver)
@@ -510,5 +510,5 @@ NAMES = {
 @pytest.mark.parametrize("overrides", NAMES)
 def test_runs_without_the_new_settings_keep_their_names(overrides: str) -> None:
     files = {"train.json": "0" * 64}
-    plan = identity.plan(config_of(overrides.split()), {"hub": "fake", "revision": None}, files, 1)
+    plan = identity.plan(config_of(overrides.split()), {"hub": "fake", "revision": None}, files)
     assert plan.run_id == NAMES[overrides]

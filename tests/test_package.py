@@ -22,7 +22,7 @@ from transformers import (
 
 from alphatune import cli, record
 from alphatune.compose import config_of
-from alphatune.data.load import VERSION, load
+from alphatune.data.load import load
 from alphatune.layers import packed_layers
 from alphatune.pipeline import Run
 from alphatune.run import execute
@@ -38,7 +38,7 @@ def logits(model: Any) -> torch.Tensor:
 def expected(overrides: list[str]) -> torch.Tensor:
     """The logits of the model that the run evaluated."""
     config = config_of(overrides)
-    return logits(Run(config, load(config.task, config.data), VERSION).final[0])
+    return logits(Run(config, load(config.task, config.data)).final[0])
 
 
 def package(record_: Path, out: Path, shared_store: Path, *options: str) -> int:

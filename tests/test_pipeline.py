@@ -8,18 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from alphatune import identity, models, record, tiny
+from alphatune import embedded, identity, models, record
 from alphatune.compose import choices, config_of
 from alphatune.config import Config
 from alphatune.data.load import load
 from alphatune.pipeline import Run
 from alphatune.run import execute
+from alphatune.versions import VERSIONS
 
 METHODS = choices("method")
 
 
 def _run(config: Config) -> Run:
-    return Run(config, load(config.task, config.data), 1)
+    return Run(config, load(config.task, config.data))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -88,9 +89,10 @@ def test_settings_without_effect_are_named() -> None:
     ]
 
 
-def test_the_recipe_of_the_tiny_model_is_in_the_key_with_its_version() -> None:
-    spec = models.identity(config_of([]).model)
-    assert spec["version"] == tiny.VERSION and spec["tiny"]["width"] == 128
+def test_the_embedded_weights_are_in_the_key_and_so_is_another_recipe_with_its_version() -> None:
+    assert models.identity(config_of([]).model) == {"weights_sha256": embedded.hashes()}
+    spec = models.identity(config_of(["model.tiny.width=64"]).model)
+    assert spec["version"] == VERSIONS["backbone"] and spec["tiny"]["width"] == 64
 
 
 def test_a_record_holds_no_path_and_no_machine_name(quick: list[str], tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 
 def test_the_loss_equals_the_full_computation(quick: list[str]) -> None:
     config = config_of(quick)
-    run = Run(config, load(config.task, config.data), 1)
+    run = Run(config, load(config.task, config.data))
     model, tokenizer = load_model(config, run.store)
     items = batches.training_items(run.train_examples[:5], tokenizer, config.task, Counts())
     batch = collate(items, 0)
@@ -42,7 +42,7 @@ def test_the_loss_equals_the_full_computation(quick: list[str]) -> None:
 
 def test_layout_separator_and_loss_mask(quick: list[str]) -> None:
     config = config_of([*quick, "task.max_context=300", "task.max_target=90"])
-    run = Run(config, load(config.task, config.data), 1)
+    run = Run(config, load(config.task, config.data))
     _, tokenizer = load_model(config, run.store)
     example = run.train_examples[0]
     item = batches.training_items([example], tokenizer, config.task, Counts())[0]
@@ -54,7 +54,7 @@ def test_layout_separator_and_loss_mask(quick: list[str]) -> None:
 
 def test_long_contexts_lose_their_left_end_and_are_counted(quick: list[str]) -> None:
     config = config_of([*quick, "task.max_context=8", "task.max_target=4"])
-    run = Run(config, load(config.task, config.data), 1)
+    run = Run(config, load(config.task, config.data))
     _, tokenizer = load_model(config, run.store)
     counts = Counts()
     items = batches.training_items(run.train_examples[:3], tokenizer, config.task, counts)
@@ -85,7 +85,7 @@ def test_collate_pads_on_the_right() -> None:
 
 def test_only_what_the_method_names_changes(quick: list[str]) -> None:
     config = config_of([*quick, "hparams.learning_rate=0.05"])
-    run = Run(config, load(config.task, config.data), 1)
+    run = Run(config, load(config.task, config.data))
     trained = load_file(run.adapted().path / "adapter" / "adapter_model.safetensors")
     assert {name.rsplit(".", 1)[-1] for name in trained} == {"alphatuning_scale"}
     assert sum(t.numel() for t in trained.values()) == 2 * 9 * 32  # alpha_1: 9 h per layer, h = 32

@@ -349,7 +349,7 @@ def test_a_classifiers_head_is_trained_and_saved(tmp_path: Path) -> None:
 
 def _run(quick: list[str], *overrides: str) -> Run:
     config = config_of([*quick, "hparams.learning_rate=0.05", *overrides])
-    return Run(config, load(config.task, config.data), 1)
+    return Run(config, load(config.task, config.data))
 
 
 @pytest.mark.parametrize("method", ["alphatuning", "peqa"])

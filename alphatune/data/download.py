@@ -96,21 +96,21 @@ def _fetch_file(remote: Remote, target: Path, schemes: tuple[str, ...], progress
 def _download(url: str, path: Path, progress: bool) -> tuple[str, bool]:
     """Writes the answer to `path`. Returns what went wrong ("" for nothing), and whether trying again is pointless."""
     import requests
-    from tqdm import tqdm
+
+    from alphatune.progress import Progress
 
     try:
         with requests.get(url, stream=True, timeout=TIMEOUT, allow_redirects=False) as answer:
             if answer.status_code != 200:
                 return f"HTTP status {answer.status_code}", answer.status_code < 500 and answer.status_code != 429
             size = 0
-            bar = tqdm(desc=path.parent.name, unit="B", unit_scale=True, disable=None if progress else True)
-            with open(path, "wb") as file, bar:
+            with open(path, "wb") as file, Progress(path.parent.name, unit="byte", show=progress) as shown:
                 for piece in answer.iter_content(1 << 16):
                     size += len(piece)
                     if size > MAX_BYTES:
                         return f"larger than {MAX_BYTES} bytes", True
                     file.write(piece)
-                    bar.update(len(piece))
+                    shown.advance(len(piece))
                 file.flush()
                 os.fsync(file.fileno())
     except requests.RequestException as error:

@@ -16,7 +16,6 @@ from alphatune.data.example import Dataset
 from alphatune.data.pairs import empty_note
 from alphatune.errors import UserError
 
-VERSION = 1  # raise it when a reader gives other examples for the same files
 READERS = ("toy", "webnlg", "dart", "e2e", "samsum", "glue")
 _TASK_NAME = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+)?")
 

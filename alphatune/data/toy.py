@@ -8,14 +8,16 @@ drawn afresh for every example, so a model must copy them: exactly what coarse w
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from alphatune.config import Task
 from alphatune.data.example import Dataset, Example
 from alphatune.data.toy_grammar import CATEGORIES, Category, Property, draw_object, draw_subject
 
-VERSION = 1
 Fact = tuple[str, Property, str]  # subject, property, object
 
 TRAIN, VALIDATION, TEST = 380, 40, 100  # inputs; the test split is half seen, half unseen
@@ -28,11 +30,14 @@ def read(task: Task) -> Dataset:
     seen = [c for c in CATEGORIES if c.seen]
     unseen = [c for c in CATEGORIES if not c.seen]
     half = TEST // 2
-    return Dataset(
-        train=_examples("train", [seen] * TRAIN),
-        validation=_examples("validation", [seen] * VALIDATION),
-        test=_examples("test", [seen] * half + [unseen] * (TEST - half)),
-    )
+    splits = {
+        "train": _examples("train", [seen] * TRAIN),
+        "validation": _examples("validation", [seen] * VALIDATION),
+        "test": _examples("test", [seen] * half + [unseen] * (TEST - half)),
+    }
+    texts = json.dumps({split: [asdict(e) for e in examples] for split, examples in splits.items()})
+    world = {"the toy world": hashlib.sha256(texts.encode()).hexdigest()}
+    return Dataset(splits["train"], splits["validation"], splits["test"], files=world)
 
 
 def pretraining_documents(count: int) -> Iterator[str]:

@@ -1,0 +1,41 @@
+"""Code that decides results and the number in the keys of artefacts change together, or the change is shown harmless."""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from alphatune.versions import VERSIONS
+
+sys.path.insert(0, str(Path(__file__).parent / "goldens"))
+import stages
+
+
+@pytest.mark.parametrize("stage", VERSIONS)
+def test_the_code_of_a_stage_is_that_of_its_number(stage: str) -> None:
+    stored = json.loads(stages.STORED.read_text())[stage]
+    now = stages.files_of(stage)
+    assert stored["number"] == VERSIONS[stage], f"{stage} has a new number: run `make stages`"
+    changed = [name for name, code in now.items() if code not in stored["files"].values()]
+    gone = set(stored["files"].values()) - set(now.values())
+    assert not changed and not gone, (
+        f"the code behind {stage} changed ({', '.join(changed) or 'some is gone'}): if results change, raise its "
+        "number in alphatune/versions.py; then `make stages`"
+    )
+
+
+def test_every_stage_has_its_own_code() -> None:
+    assert set(stages.ENTRIES) == set(VERSIONS)
+    assert "bcq" in {n.split(".")[-1] for n in stages.files_of("quantize")}
+    assert "beam" in "".join(stages.files_of("decode")) or "decode" in stages.files_of("decode")
+
+
+def test_only_what_runs_counts() -> None:
+    said = ast.parse('"""One."""\nimport os\ndef f(x):\n    """Two."""\n    return x  # three\n')
+    bare = ast.parse("def f(x):\n    return x\n")
+    other = ast.parse("def f(x):\n    return -x\n")
+    assert stages._code(said) == stages._code(bare) != stages._code(other)
