@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 
 from alphatune.errors import UserError
@@ -18,7 +19,8 @@ class _Stderr(logging.Handler):
 
 
 def log_to_terminal() -> None:
-    """Send the project's log lines, bare, to standard error."""
+    """Send the project's log lines, bare, to standard error; what libraries plan to change is no news to a user."""
+    warnings.simplefilter("ignore", FutureWarning)
     log = logging.getLogger("alphatune")
     log.handlers[:] = [_Stderr()]
     log.setLevel(logging.INFO)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from alphatune import embedded, identity, models, record
+from alphatune.artifacts import file_sha256
 from alphatune.compose import choices, config_of
 from alphatune.config import Config
 from alphatune.data.load import load
@@ -140,3 +143,29 @@ def test_same_seed_same_bytes_other_seed_other_weights(quick: list[str], tmp_pat
 
     assert trained(0, "a") == trained(0, "b")
     assert trained(0, "a") != trained(1, "a")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_the_store_holds_changes_no_byte(method: str, quick: list[str], tmp_path: Path) -> None:
+    """Everything made in one process, backbone included, against backbone and codes found, after other work."""
+    overrides = [*quick, f"method={method}", "seed=1", "quant.q=2", "hparams.dropout=0.1"]
+    cold = config_of([*overrides, f"runtime.artifacts={tmp_path / 'cold'}", f"runtime.records={tmp_path / 'a'}"])
+    first = record.read(execute(cold))
+    made = _bytes(tmp_path / "cold")
+    for stage in ("adapt", "evaluate", "decode", "score"):
+        shutil.rmtree(tmp_path / "cold" / stage, ignore_errors=True)
+    torch.rand(7), random.random()
+    warm = config_of([*overrides, f"runtime.artifacts={tmp_path / 'cold'}", f"runtime.records={tmp_path / 'b'}"])
+    second = record.read(execute(warm))
+    assert _bytes(tmp_path / "cold") == made
+    assert [first[key] for key in ("run_id", "curves", "scores", "validation_loss")] == [
+        second[key] for key in ("run_id", "curves", "scores", "validation_loss")
+    ]
+
+
+def _bytes(store: Path) -> dict[str, str]:
+    return {
+        str(p.relative_to(store)): file_sha256(p)
+        for p in sorted(store.glob("[!.]*/*/**/*"))
+        if p.is_file() and p.name != "manifest.json" and "backbone" not in p.parts
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from alphatune import batches, loss
+from alphatune import batches, loss, resume
 from alphatune.batches import IGNORED, BucketedBatches, Counts, Item, collate
 from alphatune.compose import config_of
 from alphatune.data.load import load
@@ -91,6 +92,63 @@ def test_only_what_the_method_names_changes(quick: list[str]) -> None:
     assert sum(t.numel() for t in trained.values()) == 2 * 9 * 32  # alpha_1: 9 h per layer, h = 32
 
 
+def test_every_step_of_a_curve_is_there_once(quick: list[str]) -> None:
+    config = config_of([*quick, "hparams.epochs=3", "trainer.evals=4", "seed=9"])
+    curves = json.loads((Run(config, load(config.task, config.data)).adapted().path / "report.json").read_text())
+    for points in curves["curves"].values():
+        steps = [step for step, _ in points]
+        assert steps == sorted(set(steps)) and len(steps) >= 4
+
+
+def _stop_after(saves: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The training is killed right after its checkpoint number `saves` is whole."""
+    real, count = resume.Sealing.on_save, []
+
+    def dies(self: resume.Sealing, args: object, state: object, control: object, **kwargs: object) -> None:
+        real(self, args, state, control, **kwargs)
+        count.append(1)
+        if len(count) == saves:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(resume.Sealing, "on_save", dies)
+
+
+@pytest.mark.parametrize("damage", ["none", "half", "missing", "flipped", "foreign"])
+def test_a_resumed_training_equals_an_unbroken_one(
+    damage: str, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    common = [*quick, "method=lora", "hparams.epochs=4", "trainer.evals=4", "trainer.saves=3", "hparams.dropout=0.1"]
+    whole = config_of([*common, f"runtime.artifacts={tmp_path / 'whole'}"])
+    broken = config_of([*common, f"runtime.artifacts={tmp_path / 'broken'}"])
+    expected = Run(whole, load(whole.task, whole.data)).adapted().path
+    run = Run(broken, load(broken.task, broken.data))
+    _stop_after(2, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        run.adapted()
+    monkeypatch.undo()
+    (folder,) = run.store.scratch("adapt", run.plan.adapted or {}).glob("checkpoint-*")
+    if damage == "half":  # killed while the next one was written: its weights are there, the rest is not
+        later = folder.with_name(f"checkpoint-{int(folder.name.rsplit('-')[1]) + 9}")
+        later.mkdir()
+        shutil.copy(folder / "trained.safetensors", later)
+    elif damage == "missing":
+        (folder / "optimizer.pt").unlink()
+    elif damage == "flipped":
+        content = bytearray((folder / "optimizer.pt").read_bytes())
+        content[len(content) // 2] ^= 1
+        (folder / "optimizer.pt").write_bytes(content)
+    elif damage == "foreign":
+        manifest = json.loads((folder / "manifest.json").read_text())
+        (folder / "manifest.json").write_text(json.dumps(manifest | {"spec": {"training": "another.partial"}}))
+    with caplog.at_level("INFO", logger="alphatune"):
+        found = Run(broken, load(broken.task, broken.data)).adapted().path
+    assert ("continuing from step" in caplog.text) == (damage in ("none", "half"))
+    assert ("is not used" in caplog.text) == (damage != "none")
+    for name in ("trained.safetensors", "report.json"):
+        assert (found / name).read_bytes() == (expected / name).read_bytes(), name
+    assert not list((tmp_path / "broken").glob("adapt/*.partial"))
+
+
 GOLDEN_METHODS = ["full_ft", "lora", "alphatuning", "peqa", "bcq_lora"]
 
 
@@ -120,7 +178,7 @@ def test_a_killed_training_ends_with_the_weights_of_an_unbroken_one(method: str,
     broken, whole = tmp_path / "broken", tmp_path / "whole"
     process = subprocess.Popen(_command(broken, method), stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 180
-    while not list(broken.glob("adapt/*.partial/checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
+    while not list(broken.glob("adapt/*.partial/checkpoint-*/manifest.json")) and time.monotonic() < deadline:
         assert process.poll() is None, "the run ended before it could be killed"
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Code that decides results and the number in the keys of artefacts change together, or the change is shown harmless."""
+"""Code that decides results and the number in artefact keys change together, or the change is shown harmless."""
 
 from __future__ import annotations
 
