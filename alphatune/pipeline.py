@@ -59,6 +59,8 @@ class Run:
         config, plan = self.config, self.plan
         codes = plan.requantized or plan.quantized
         training = self._report(self.adapted()) if plan.adapted else {}
+        decoding = self._report(self.decoded()) if config.task.metrics else {}
+        self._tell_of_cuts(training.get("cut", {}), decoding)
         skeleton = models.skeleton(config.model, config.task.kind, len(config.task.labels))
         return {
             "validation_loss": loss,
@@ -78,12 +80,23 @@ class Run:
                 "validation": len(self.validation_examples),
                 "test": len(self.test_examples),
                 "cut_in_training": training.get("cut", {}),
-                "cut_in_decoding": self._report(self.decoded()) if self.config.task.metrics else {},
+                "cut_in_decoding": decoding,
             },
             "provenance": config.hparams.provenance,
             "stages": {a.stage + ("" if a.reused else " (made)"): a.key for a in self.used},
             "timings": {name: round(seconds, 2) for name, seconds in self.timings.items()},
         }
+
+    def _tell_of_cuts(self, training: dict[str, int], decoding: dict[str, int]) -> None:
+        task = self.config.task
+        told = [
+            (training.get("truncated_contexts"), "contexts", "training", f"task.max_context={task.max_context}"),
+            (training.get("truncated_targets"), "targets", "training", f"task.max_target={task.max_target}"),
+            (decoding.get("truncated_contexts"), "contexts", "decoding", f"task.max_context={task.max_context}"),
+        ]
+        for count, what, where, limit in told:
+            if count:
+                log.warning("%d %s were cut for %s: longer than %s tokens", count, what, where, limit)
 
     @staticmethod
     def _report(artifact: Artifact) -> Any:
