@@ -1,4 +1,4 @@
-"""Malformed data files, made systematically: every field of every format takes every wrong kind, every file every damage.
+"""Malformed data files, made systematically: every field of every format takes every wrong kind, every file damage.
 
 Each must end in one UserError line that names the file and, where a record is at fault, its number and field. The valid
 files they are made from must read; random changes of their bytes give a data set or such a line, nothing else.
@@ -120,7 +120,7 @@ class Format:
             (folder / "reconstructed-partial-train.json").write_bytes(as_json([DART]))
 
     def read(self, folder: Path) -> Dataset:
-        return self.reader.read(folder, task_config(self.task))
+        return self.reader.read(folder, TASKS[self.task])
 
     def valid(self) -> bytes:
         return self.encode([self.record, self.record])
@@ -143,6 +143,8 @@ def glue_formats() -> Iterator[Format]:
             yield Format(glue, task, file, record, encode, unit, first)
 
 
+TASKS = {name: task_config(name) for name in ("webnlg", "dart", "dart_partial", "e2e", "samsum")}
+TASKS |= {f"glue/{name}": task_config(f"glue/{name}") for name in glue.TSV}
 FORMATS = [
     Format(webnlg, "webnlg", "dev.json", WEBNLG, as_webnlg, "record"),
     Format(webnlg, "webnlg", "test/testdata_with_lex.xml", WEBNLG, as_xml, "record"),

@@ -47,6 +47,7 @@ def test_a_sweep_still_divides_at_commas(tmp_path, capsys) -> None:
     overrides = ["data.dir=/a,/b", "quant.solver=greedy,optimal"]
     assert quoted(overrides, sweep=True) == overrides
     assert quoted(["data.dir=/à,/b", "quant.q=2,3"], sweep=True) == ["data.dir='/à','/b'", "quant.q=2,3"]
+    assert quoted(["data.dir='/a,b'"], sweep=True) == ["data.dir='/a,b'"]
     sweep = ["-m", "task=e2e", f"data.dir={tmp_path}/à,{tmp_path}/b", f"hydra.sweep.dir={tmp_path}/sweep"]
     assert main(sweep) == 2
     told = capsys.readouterr().err

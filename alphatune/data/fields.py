@@ -36,9 +36,8 @@ MISSING = Unusable("missing")
 
 def shown(value: Any) -> str:
     """A value for a message: short and on one line."""
-    names = {None: "null", True: "true", False: "false"}
     if value is None or isinstance(value, bool):
-        return names[value]
+        return {None: "null", True: "true", False: "false"}[value]
     text = _short.repr(value)
     return text if len(text) <= _SHOWN + 2 else f"{text[:_SHOWN]}..."
 
@@ -115,6 +114,10 @@ class Field:
         """A field of an object. One that is missing is refused as soon as it is taken for something."""
         self.names()
         return Field(self.value.get(key, MISSING), self.place, f"{self.path}.{key}" if self.path else key)
+
+    def items(self) -> list[tuple[str, Field]]:
+        """The names and fields of an object. Raises UserError for anything but an object."""
+        return [(name, self[name]) for name in self.names()]
 
     def entries(self, count: int | None = None) -> list[Field]:
         """The entries of a list, of `count` if that is given. Raises UserError for anything else."""

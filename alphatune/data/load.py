@@ -39,7 +39,7 @@ def load(task: Task, data: Data, *, progress: bool = False) -> Dataset:
     if not problems:
         return dataset
     if not data.allow_count_mismatch:
-        accept = "data.allow_count_mismatch=true accepts them and says so in the record"
+        accept = "a run with data.allow_count_mismatch=true accepts them and says so in its record"
         raise UserError(f"{_count_message(task, dataset, problems)}; {accept}")
     notes = {f"{what}: expected {expected}, accepted": found for what, (found, expected) in problems.items()}
     return Dataset(dataset.train, dataset.validation, dataset.test, dataset.files, dataset.notes | notes)

@@ -251,5 +251,5 @@ def _class_names(metadata: bytes, name: str) -> dict[str, list[str]]:
     if "info" not in hub or "features" not in hub["info"]:
         return {}
     features = hub["info"]["features"]
-    labelled = [key for key in features.names() if isinstance(features[key].value, dict) and "names" in features[key]]
-    return {key: [label.text() for label in features[key]["names"].entries()] for key in labelled}
+    labelled = {key: f["names"] for key, f in features.items() if isinstance(f.value, dict) and "names" in f}
+    return {key: [label.text() for label in names.entries()] for key, names in labelled.items()}
