@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from alphatune.config import Config, parse, wanted
 from alphatune.errors import UserError
+from alphatune.quoting import quoted
 
 Job = Callable[[DictConfig, list[str]], None]
 _ALL_KEYS = "python -m alphatune.run --help lists all groups and keys"
@@ -56,6 +57,7 @@ def compose(overrides: list[str]) -> DictConfig:
         UserError: an override that Hydra or the schema refuses.
     """
     register()
+    overrides = quoted(overrides)
     _check_hparams(overrides)
     try:
         with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3", job_name="alphatune"):
@@ -85,7 +87,7 @@ def check(arguments: list[str]) -> None:
     given = get_args_parser().parse_args(arguments)
     if given.help or given.hydra_help or given.shell_completion:
         return
-    overrides = [o for o in given.overrides if not o.lstrip("+~").startswith("hydra")]
+    overrides = [o for o in quoted(given.overrides, given.multirun) if not o.lstrip("+~").startswith("hydra")]
     jobs = [overrides]
     if given.multirun:
         try:
@@ -121,7 +123,7 @@ def launch(arguments: list[str], job: Job) -> None:
     def hydra_main(cfg: DictConfig) -> None:
         job(cfg, list(HydraConfig.get().overrides.task))
 
-    with _argv([sys.argv[0], *_resolved(arguments)]):
+    with _argv([sys.argv[0], *_resolved(quoted(arguments, is_sweep(arguments)))]):
         hydra_main()
 
 
@@ -169,6 +171,9 @@ def _one_line(error: Exception, overrides: list[str]) -> str:
         group = error.missing_cfg_file.split("/")[0]
         return _no_such_choice(group, error.missing_cfg_file.removeprefix(f"{group}/"))
     if isinstance(error, OverrideParseException):
+        key, equals, value = str(error.override).partition("=")
+        if equals and value[:1] in ("[", "{"):
+            return f"{error.override}: cannot be read; inside [] and {{}} unusual texts need quotes: \"{key}=['a, b']\""
         return f"{error.override}: not of the form key=value; {_ALL_KEYS}"
     if isinstance(error, ValueError) and not isinstance(error, HydraException):
         for override in overrides:

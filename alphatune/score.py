@@ -90,6 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     truth = parser.add_mutually_exclusive_group(required=True)
     truth.add_argument("--references", nargs="+", type=Path, metavar="PATH", help="see reference layouts above")
     truth.add_argument("--split", metavar="NAME", help="take references and subsets from the task's data, e.g. test")
+    parser.add_argument(
+        "--allow-count-mismatch", action="store_true", help="with --split: accept data of another size than published"
+    )
     parser.add_argument("--subsets", type=Path, metavar="FILE", help="one subset name per line; each is scored apart")
     parser.add_argument("--layout", default="auto", choices=LAYOUTS, help="layout of --references (default: auto)")
     parser.add_argument("--variant", choices=list(VARIANTS), help="another program's number for some metrics")
@@ -104,6 +107,8 @@ def _run(args: argparse.Namespace) -> int:
         raise UserError(f"--task {args.task}: must be one of: {', '.join(TASKS)}")
     if args.jobs is not None and args.jobs < 1:
         raise UserError(f"--jobs {args.jobs}: must be at least 1")
+    if args.allow_count_mismatch and args.split is None:
+        raise UserError("--allow-count-mismatch: is for the data that --split names")
     metrics = _metrics(args.task, args.variant, args.metrics)
     hypotheses = read_lines(args.hypotheses)
     references, subsets = _truth(args, len(hypotheses))
@@ -145,7 +150,7 @@ def _truth(args: argparse.Namespace, inputs: int) -> tuple[list[list[str]], list
     if args.split is not None:
         from alphatune.data import load_references
 
-        references, subsets = load_references(args.task, args.split)
+        references, subsets = load_references(args.task, args.split, allow_count_mismatch=args.allow_count_mismatch)
         if len(references) != inputs:
             raise UserError(
                 f"{args.hypotheses}: {inputs} hypotheses, but the {args.split} split of {args.task} has "

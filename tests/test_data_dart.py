@@ -92,7 +92,7 @@ def test_formatted_files(tmp_path):
     dataset = dart.read(tmp_path, TASK)
     assert [(e.text, e.targets, e.subset) for e in dataset.test] == [("A : is : b", ("A is b.",), "all")]
     (tmp_path / "test_formatted.jsonl").write_text('{"context": "A"}\n')
-    with pytest.raises(UserError, match="test_formatted.jsonl line 1: needs the keys context and completion"):
+    with pytest.raises(UserError, match="test_formatted.jsonl line 1: completion is missing, must be text"):
         dart.read(tmp_path, TASK)
 
 
@@ -100,7 +100,9 @@ def test_refusals(tmp_path):
     with pytest.raises(UserError, match="no DART files here"):
         dart.read(tmp_path, TASK)
     write(tmp_path, test=[{"tripleset": [["a", "b"]], "annotations": []}])
-    with pytest.raises(UserError, match=r"dart-v1\.1\.1-full-test\.json: not in the DART JSON format"):
+    with pytest.raises(
+        UserError, match=r"full-test\.json record 1: tripleset\[0\] is \['a', 'b'\], must be a list of 3"
+    ):
         dart.read(tmp_path, TASK)
     with pytest.raises(UserError, match="task.variant=new"):
         dart.read(tmp_path, dataclasses.replace(TASK, variant="new"))

@@ -32,7 +32,7 @@ def test_lines(tmp_path):
 
 def test_a_line_without_separator_is_named(tmp_path):
     (tmp_path / "test.txt").write_text("name : A||One .\nname : B One .\n")
-    with pytest.raises(UserError, match=r"test\.txt line 2: no \|\|"):
+    with pytest.raises(UserError, match=r"test\.txt line 2: the line is 'name : B One \.', must be context\|\|text"):
         e2e.read(tmp_path, TASK)
 
 
@@ -60,17 +60,19 @@ def test_prices(raw, shown):
     assert e2e.context_of(f"name[Duo], priceRange[{raw}]") == f"name : Duo | price : {shown}"
 
 
-@pytest.mark.parametrize("mr", ["", "Duo", "name[Duo], stars[5]", "name[Duo] and more"])
-def test_strange_meaning_representations_are_refused(mr):
-    with pytest.raises(UserError, match=r"expected slot\[value\]"):
-        e2e.context_of(mr)
+@pytest.mark.parametrize("mr", ["", "Duo", "name[Duo], stars[5]", "name[Duo] and more", "name[Duo], name[Uno]"])
+def test_strange_meaning_representations_are_refused(tmp_path, mr):
+    assert e2e.context_of(mr) is None
+    (tmp_path / "devset.csv").write_text(f'mr,ref\nname[Ok],Fine.\n"{mr}",A text.\n')
+    with pytest.raises(UserError, match=r"devset\.csv line 3: mr is '.*', must be slot\[value\], \.\.\. with each"):
+        e2e.read(tmp_path, TASK)
 
 
 def test_formatted_and_refusals(tmp_path):
     with pytest.raises(UserError, match="no E2E files here"):
         e2e.read(tmp_path, TASK)
     (tmp_path / "trainset.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(UserError, match="needs the columns mr and ref, has a, b"):
+    with pytest.raises(UserError, match=r"trainset\.csv line 2: mr is missing, must be text"):
         e2e.read(tmp_path, TASK)
     (tmp_path / "test_formatted.jsonl").write_text(json.dumps({"context": "name : A", "completion": "A ."}) + "\n")
     assert e2e.read(tmp_path, TASK).test[0].targets == ("A .",)

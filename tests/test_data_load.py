@@ -74,8 +74,23 @@ def test_references(folder, monkeypatch):
     assert load.load_references("e2e", "test") == ([["Four .", "Five ."]], ["all"])
     with pytest.raises(UserError, match="split=dev: must be one of"):
         load.load_references("e2e", "dev")
-    with pytest.raises(UserError, match="train: found 0, expected 2"):
+    with pytest.raises(UserError, match="train: found 0, expected 2.*; --allow-count-mismatch accepts them$"):
         load.load_references("e2e", "train")
+
+
+def test_the_remedy_for_other_counts_works_where_scores_are_computed(folder, monkeypatch, capsys):
+    from alphatune.score import main
+
+    monkeypatch.setenv("ALPHATUNE_DATA", str(folder))  # one input instead of the published 630
+    (folder / "hyp").write_text("Four .\n")
+    argv = ["--task", "e2e", "--split", "test", "--hypotheses", str(folder / "hyp"), "--metrics", "ter"]
+    assert main(argv) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "data.allow_count_mismatch" not in told
+    assert main([*argv, *[word for word in told.split() if word.startswith("--")]]) == 0
+    assert capsys.readouterr().out.startswith("1 inputs")
+    assert main([*argv[:2], "--references", "x", *argv[4:], "--allow-count-mismatch"]) == 2
+    assert "is for the data that --split names" in capsys.readouterr().err
 
 
 def test_hidden_labels_are_no_references(tmp_path, monkeypatch):

@@ -79,5 +79,5 @@ def test_refusals(tmp_path):
     (tmp_path / "train.json").write_text('{"entries": []}')  # WebNLG's file of the same name
     assert not samsum.fits(tmp_path, TASK)
     (tmp_path / "train.json").write_text('[{"dialogue": "A: hi", "summary": "Hi."}]')
-    with pytest.raises(UserError, match=r"train\.json: every row needs id, dialogue, summary"):
+    with pytest.raises(UserError, match=r"train\.json record 1: id is missing, must be text or a whole number"):
         samsum.read(tmp_path, TASK)

@@ -12,7 +12,9 @@ from alphatune.data.source import Source, safe_name
 from alphatune.errors import UserError
 
 
-@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x", "a\\b", "C:x", "", ".", "a//b", "a\0b", "./x"])
+@pytest.mark.parametrize(
+    "name", ["../x", "/etc/passwd", "a/../../x", "a\\b", "C:x", "", ".", "a//b", "a\0b", "a\nb", "./x"]
+)
 def test_names_that_leave_the_folder_are_refused(tmp_path, name):
     with pytest.raises(UserError, match="not a file name inside a data folder"):
         safe_name(name)
@@ -42,22 +44,22 @@ def test_text_keeps_its_unicode_and_loses_only_the_mark_at_the_start(tmp_path):
 
 def test_lines_end_at_line_feeds_only(tmp_path):
     (tmp_path / "a.txt").write_bytes("one\u2028still one\x85\rtoo\r\ntwo\n\nfour".encode())
-    assert Source(tmp_path).lines("a.txt") == ["one\u2028still one\x85\rtoo", "two", "", "four"]
-    (tmp_path / "empty.txt").write_bytes(b"")
-    assert Source(tmp_path).lines("empty.txt") == []
+    lines = Source(tmp_path).lines("a.txt")
+    assert [line.text() for line in lines] == ["one\u2028still one\x85\rtoo", "two", "", "four"]
+    assert [line.place for line in lines] == [f"a.txt line {n}" for n in (1, 2, 3, 4)]
 
 
 def test_damaged_files_are_named(tmp_path):
-    (tmp_path / "a.json").write_text('[{"a": 1}')
+    (tmp_path / "a.json").write_text('[\n{"a": 1}')
     (tmp_path / "b.jsonl").write_text('{"a": 1}\n{"a"')
     (tmp_path / "c.txt").write_bytes(b"caf\xe9")
     (tmp_path / "d.parquet").write_bytes(b"PAR1")
     source = Source(tmp_path)
-    with pytest.raises(UserError, match=r"a\.json: not JSON"):
+    with pytest.raises(UserError, match=r"a\.json line 2: not JSON"):
         source.json("a.json")
     with pytest.raises(UserError, match=r"b\.jsonl line 2: not JSON"):
         source.jsonl("b.jsonl")
-    with pytest.raises(UserError, match=r"c\.txt: not UTF-8 at byte 3"):
+    with pytest.raises(UserError, match=r"c\.txt line 1: not UTF-8 at byte 3"):
         source.text("c.txt")
     with pytest.raises(UserError, match=r"d\.parquet: not a readable parquet"):
         source.parquet("d.parquet")

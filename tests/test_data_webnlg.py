@@ -131,7 +131,7 @@ def test_other_json_is_not_taken_for_webnlg(tmp_path):
 
 def test_damaged_files_are_named(tmp_path):
     (tmp_path / "dev.json").write_text('{"entries": [{"2": {}}]}')
-    with pytest.raises(UserError, match=r"dev\.json: not in the WebNLG JSON format \(missing '1'\)"):
+    with pytest.raises(UserError, match=r"dev\.json record 1: 1 is missing, must be an object with named fields"):
         webnlg.read(tmp_path, TASK)
 
 
@@ -140,7 +140,10 @@ def test_damaged_files_are_named(tmp_path):
     [
         ("<benchmark><entries>", "not XML"),
         ('<!DOCTYPE b [<!ENTITY a "aa">]><benchmark/>', "DOCTYPE"),
-        ("<b><entry><modifiedtripleset><mtriple>a | b</mtriple></modifiedtripleset></entry></b>", "2 parts"),
+        (
+            "<b><entry><modifiedtripleset><mtriple>a | b</mtriple></modifiedtripleset></entry></b>",
+            r"record 1: mtriple\[0\] is 'a \| b', must be subject \| property \| object",
+        ),
     ],
 )
 def test_bad_xml_is_refused(tmp_path, content, message):

@@ -95,7 +95,7 @@ def test_layouts_agree(capsys: pytest.CaptureFixture[str]) -> None:
 def test_references_of_a_split(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def load_references(task: str, split: str) -> tuple[list[list[str]], list[str]]:
+    def load_references(task: str, split: str, *, allow_count_mismatch: bool) -> tuple[list[list[str]], list[str]]:
         asked.append((task, split))
         return [["a cat"], ["a dog"], ["It rains ."]], ["seen", "unseen", "seen"]
 

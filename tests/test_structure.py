@@ -16,6 +16,7 @@ FLOW = [
     ["config"],
     ["artifacts"],
     ["data", "metrics"],
+    ["quoting"],
     ["compose", "experiment", "sweep", "grid", "formats"],
     ["packing", "grouping", "bcq", "uniform"],
     ["weighted"],

@@ -17,7 +17,7 @@ from alphatune.config import Task
 from alphatune.data import pairs
 from alphatune.data.example import Dataset
 from alphatune.data.pairs import Pair
-from alphatune.data.source import Source
+from alphatune.data.source import Source, holdings
 from alphatune.data.webnlg import linearise
 from alphatune.errors import UserError
 
@@ -50,7 +50,7 @@ def read(folder: Path, task: Task) -> Dataset:
         raise UserError(f"task.variant={task.variant}: DART has the variants '' and reconstructed")
     if not fits(folder, task):
         wanted = RECONSTRUCTED if task.variant else LAYOUTS
-        raise UserError(f"{folder}: no DART files here; accepted: {wanted}")
+        raise UserError(f"{folder}: no DART files here; accepted: {wanted}; {holdings(folder)}")
     if task.variant == "reconstructed":
         found = {s: _read_json(source, s, RECONSTRUCTED if s == "train" else n, True) for s, n in _JSON.items()}
         source.note("train: texts of the reconstructed file, not the official one", len(found["train"]))
@@ -64,19 +64,15 @@ def read(folder: Path, task: Task) -> Dataset:
 
 
 def _read_json(source: Source, split: str, name: str, restricted: bool) -> list[Pair]:
-    if not source.first(name):
-        return []
     found = []
-    try:
-        for entry in source.json(name):
-            context = linearise((s, relation.lower(), o) for s, relation, o in entry["tripleset"])
-            annotations = entry["annotations"]
-            source.note(f"{split}: entries without annotations", not annotations)
-            for annotation in annotations:
-                if restricted and annotation["source"] not in RECONSTRUCTED_SOURCES:
-                    source.note(f"{split}: texts of other sources left out")
-                else:
-                    found.append(Pair(context, annotation["text"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{name}: not in the DART JSON format ({type(error).__name__}: {error})") from error
+    for entry in [entry for here in source.of(split, [name]) for entry in source.json(here).records()]:
+        triples = [[part.text() for part in triple.entries(3)] for triple in entry["tripleset"].entries()]
+        context = linearise((s, relation.lower(), o) for s, relation, o in triples)
+        annotations = entry["annotations"].entries()
+        source.note(f"{split}: entries without annotations", not annotations)
+        for annotation in annotations:
+            if restricted and annotation["source"].text() not in RECONSTRUCTED_SOURCES:
+                source.note(f"{split}: texts of other sources left out")
+            else:
+                found.append(Pair(context, annotation["text"].text()))
     return found

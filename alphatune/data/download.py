@@ -19,7 +19,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from alphatune.data.catalogue import Entry, Hub, Remote
-from alphatune.data.source import safe_name
+from alphatune.data.source import Source, safe_name
 from alphatune.errors import UserError
 
 MAX_BYTES = 64 * 2**20  # no file of the catalogue is larger than 25 MB
@@ -158,10 +158,10 @@ def _fetch_hub(hub: Hub, folder: Path) -> None:
 
 def _missing_from_manifest(folder: Path) -> list[str]:
     try:
-        hashes = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError):
+        hashes = {name: sha256.text() for name, sha256 in Source(folder).json(MANIFEST)["files"].items()}
+        names = [safe_name(name) for name in hashes]
+    except UserError:
         return [MANIFEST]  # absent or damaged: written last, so nothing else in the folder can be trusted
-    names = [safe_name(name) for name in hashes]
     return [
         name
         for name in names

@@ -8,8 +8,6 @@ which are close but not those of LoRA's makers, and a note says so.
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from pathlib import Path
 
@@ -17,8 +15,9 @@ from alphatune.config import Task
 from alphatune.data import pairs
 from alphatune.data.e2e_tokens import tokenise
 from alphatune.data.example import Dataset
+from alphatune.data.fields import Field
 from alphatune.data.pairs import Pair
-from alphatune.data.source import Source
+from alphatune.data.source import Source, holdings
 from alphatune.errors import UserError
 
 LAYOUTS = "train.txt, valid.txt, test.txt; or *_formatted.jsonl; or trainset.csv, devset.csv, testset_w_refs.csv"
@@ -53,28 +52,28 @@ def read(folder: Path, task: Task) -> Dataset:
     source = Source(folder)
     layout = _layout(source)
     if layout == "txt":
-        return pairs.dataset(source, {split: _read_txt(source, name) for split, name in _TXT.items()})
+        return pairs.dataset(source, {split: _read_txt(source, split, name) for split, name in _TXT.items()})
     if layout == "formatted":
         return pairs.dataset(source, pairs.read_formatted(source))
     if layout == "csv":
-        found = {split: _read_csv(source, name) for split, name in _CSV.items()}
+        found = {split: _read_csv(source, split, name) for split, name in _CSV.items()}
         source.note(CSV_NOTE, sum(map(len, found.values())))
         return pairs.dataset(source, found)
-    raise UserError(f"{folder}: no E2E files here; accepted: {LAYOUTS}")
+    raise UserError(f"{folder}: no E2E files here; accepted: {LAYOUTS}; {holdings(folder)}")
 
 
-def context_of(mr: str) -> str:
+def context_of(mr: str) -> str | None:
     """A meaning representation of the CSV as LoRA writes it.
 
     `name[X], priceRange[less than £20]` becomes `name : X | price : less than £ 20`.
 
-    Raises:
-        UserError: an unknown slot, or text between the slots.
+    Returns:
+        The context; None for an unknown or repeated slot, or text between the slots.
     """
-    slots = dict((key.strip(), value) for key, value in _SLOT.findall(mr))
-    unknown = [key for key in slots if key not in _SLOTS]
-    if unknown or not slots or _SLOT.sub("", mr).strip(", "):
-        raise UserError(f"meaning representation {mr!r}: expected slot[value] of {', '.join(_SLOTS)}")
+    found = [(key.strip(), value) for key, value in _SLOT.findall(mr)]
+    slots = dict(found)
+    if not slots or len(slots) < len(found) or not slots.keys() <= _SLOTS.keys() or _SLOT.sub("", mr).strip(", "):
+        return None
     return " | ".join(f"{shown} : {_tokenise(slots[key])}" for key, shown in _SLOTS.items() if key in slots)
 
 
@@ -93,20 +92,23 @@ def _layout(source: Source) -> str | None:
     return "csv" if source.first(*_CSV.values()) else None
 
 
-def _read_txt(source: Source, name: str) -> list[Pair]:
+def _read_txt(source: Source, split: str, name: str) -> list[Pair]:
     found = []
-    for n, line in enumerate(source.lines(name) if source.first(name) else [], 1):
-        context, bar, text = line.strip().partition("||")
+    for line in [line for here in source.of(split, [name]) for line in source.lines(here)]:
+        context, bar, text = line.text().strip().partition("||")
         if not bar:
-            raise UserError(f"{name} line {n}: no || between context and text")
+            raise line.refused("context||text")
         found.append(Pair(context, text))
     return found
 
 
-def _read_csv(source: Source, name: str) -> list[Pair]:
-    if not source.first(name):
-        return []
-    rows = csv.DictReader(io.StringIO(source.text(name), newline=""))
-    if not {"mr", "ref"} <= set(rows.fieldnames or ()):
-        raise UserError(f"{name}: needs the columns mr and ref, has {', '.join(rows.fieldnames or ['none'])}")
-    return [Pair(context_of(row["mr"] or ""), tokenise(row["ref"] or "")) for row in rows]
+def _read_csv(source: Source, split: str, name: str) -> list[Pair]:
+    rows = [row for here in source.of(split, [name]) for row in source.csv(here)]
+    return [Pair(_context(row["mr"]), tokenise(row["ref"].text())) for row in rows]
+
+
+def _context(mr: Field) -> str:
+    context = context_of(mr.text())
+    if context is None:
+        raise mr.refused(f"slot[value], ... with each slot at most once and of: {', '.join(_SLOTS)}")
+    return context

@@ -17,6 +17,7 @@ from pathlib import Path
 from alphatune.config import Data, Task
 from alphatune.data import download
 from alphatune.data.catalogue import Entry, entry
+from alphatune.data.source import holdings
 from alphatune.errors import UserError
 
 _TRUE = {"1", "on", "yes", "true"}
@@ -39,16 +40,18 @@ def resolve(task: Task, data: Data, fits: Fits, *, progress: bool = False) -> Pa
     """
     wanted = entry(task)
     if data.dir is not None:  # named by the user: nothing else may be taken silently
-        root = Path(data.dir).expanduser()
+        root = Path(os.path.expanduser(data.dir))
         found = _within(root, wanted, task, fits)
         if found is None:
-            state = "no such folder" if not root.is_dir() else f"no files of {task.name} {_there(wanted)}"
-            raise UserError(f"data.dir={data.dir}: {state}; docs/data.md lists the layouts that are read")
+            known = "docs/data.md lists the layouts that are read"
+            if not os.path.isdir(root):
+                raise UserError(f"data.dir={data.dir}: no such folder; {known}")
+            raise UserError(f"data.dir={data.dir}: no files of {task.name} {_there(wanted)}; {known}; {holdings(root)}")
         return found
     places = []
     named = os.environ.get("ALPHATUNE_DATA")
     if named:
-        found = _within(Path(named).expanduser(), wanted, task, fits)
+        found = _within(Path(os.path.expanduser(named)), wanted, task, fits)
         if found is not None:
             return found
         places.append(f"$ALPHATUNE_DATA={named} ({_there(wanted)})")
@@ -71,7 +74,7 @@ def resolve(task: Task, data: Data, fits: Fits, *, progress: bool = False) -> Pa
 
 def cache_folder(wanted: Entry) -> Path:
     """Where an entry's downloads lie: below $ALPHATUNE_CACHE/data, or ~/.cache/alphatune/data."""
-    root = Path(os.environ.get("ALPHATUNE_CACHE") or "~/.cache/alphatune").expanduser()
+    root = Path(os.path.expanduser(os.environ.get("ALPHATUNE_CACHE") or "~/.cache/alphatune"))
     return root / "data" / wanted.folders[0]
 
 
@@ -90,7 +93,7 @@ def offline_reason(wanted: Entry, data: Data) -> str:
 def _within(root: Path, wanted: Entry, task: Task, fits: Fits) -> Path | None:
     """The first of the task's folders below `root`, or `root` itself, that holds its files."""
     candidates = [root / name for name in wanted.folders] + [root]
-    return next((folder for folder in candidates if folder.is_dir() and fits(folder, task)), None)
+    return next((folder for folder in candidates if os.path.isdir(folder) and fits(folder, task)), None)
 
 
 def _there(wanted: Entry) -> str:

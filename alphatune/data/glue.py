@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from alphatune.config import Task
 from alphatune.data.example import Dataset, Example
-from alphatune.data.source import Source
+from alphatune.data.fields import MISSING, Field, word
+from alphatune.data.source import Source, header, holdings
 from alphatune.errors import UserError
 
 LAYOUTS = "train, dev, test as .tsv, .jsonl or .parquet (MNLI: dev_matched, dev_mismatched)"
@@ -28,6 +28,10 @@ class Columns:
     text: str
     label: str
     pair: str | None = None
+
+    def told(self) -> str:
+        """The column names in words."""
+        return ", ".join(name for name in (self.text, self.pair, self.label) if name)
 
     def within(self, names: Collection[str], labelled: bool) -> bool:
         """Whether a table with columns `names` is of this kind. QNLI has a `sentence` beside its `question`."""
@@ -52,7 +56,8 @@ HUB = TSV | {
     "mnli": Columns("premise", "label", "hypothesis"),
 }
 _COLA_HEADER = ["source", "label", "mark", "sentence"]  # CoLA's train.tsv and dev.tsv have no header line
-_HIDDEN = ("", "-1", "hidden")  # how the distributions write an absent label
+_SCORES = (0.0, 5.0)  # of STS-B
+_HIDDEN = (MISSING, None, -1, "", "-1", "-1.0", "hidden")  # how the distributions write an absent label
 _SPLITS: dict[str, list[tuple[str, tuple[str, ...]]]] = {  # split -> (subset, stems of its file)
     "train": [("all", ("train",))],
     "validation": [("all", ("dev", "validation"))],
@@ -82,12 +87,12 @@ def read(folder: Path, task: Task) -> Dataset:
     """
     source = Source(folder)
     if not fits(folder, task):
-        raise UserError(f"{folder}: no files of GLUE {task.variant} here; accepted: {LAYOUTS}")
+        raise UserError(f"{folder}: no files of GLUE {task.variant} here; accepted: {LAYOUTS}; {holdings(folder)}")
     examples: dict[str, list[Example]] = {}
     for split, parts in _splits(task).items():
         examples[split] = []
         for subset, stems in parts:
-            for name in _files(source, stems):
+            for name in source.of(split, _files(source, stems)):
                 examples[split] += _examples(source, name, split, subset, len(examples[split]), task)
     return source.dataset(examples["train"], examples["validation"], examples["test"])
 
@@ -121,7 +126,7 @@ def _is_cola_row(cells: list[str]) -> bool:
     return len(cells) == len(_COLA_HEADER) and cells[1] in ("0", "1")
 
 
-def _rows(source: Source, name: str, task: Task) -> list[dict[str, Any]]:
+def _rows(source: Source, name: str, task: Task) -> list[Field]:
     if name.endswith(".jsonl"):
         return source.jsonl(name)
     if name.endswith(".parquet"):
@@ -129,51 +134,50 @@ def _rows(source: Source, name: str, task: Task) -> list[dict[str, Any]]:
         if class_names.get("label", task.labels) != task.labels:
             raise UserError(f"{name}: its labels are {class_names['label']}, task.labels is {task.labels}")
         return rows
-    lines = [line.split("\t") for line in source.lines(name)]
-    headerless = task.variant == "cola" and bool(lines) and _is_cola_row(lines[0])
-    header = _COLA_HEADER if headerless else lines.pop(0)
+    lines = [(line.place, line.text().split("\t")) for line in source.lines(name)]
+    headerless = task.variant == "cola" and _is_cola_row(lines[0][1])
+    columns = header(_COLA_HEADER if headerless else lines.pop(0)[1], name)
     rows = []
-    for n, cells in enumerate(lines, 1 if headerless else 2):
-        if len(cells) == len(header):
-            rows.append(dict(zip(header, cells, strict=True)))
+    for place, cells in lines:
+        if len(cells) == len(columns):
+            rows.append(Field(dict(zip(columns, cells, strict=True)), place))
         elif task.variant == "qqp":  # QQP as distributed has some broken lines, which every loader leaves out
             source.note(f"{name}: broken lines dropped")
         else:
-            raise UserError(f"{name} line {n}: {len(cells)} fields, the header has {len(header)}")
+            raise UserError(f"{place}: {len(cells)} fields, must be {len(columns)} as in the header")
     return rows
 
 
 def _examples(source: Source, name: str, split: str, subset: str, start: int, task: Task) -> list[Example]:
     examples: list[Example] = []
-    for n, row in enumerate(_rows(source, name, task), 1):
+    for row in _rows(source, name, task):
         kinds = (kind[task.variant] for kind in (TSV, HUB))
-        columns = next((c for c in kinds if c.within(row, labelled=split != "test")), None)
+        names = row.names()
+        columns = next((c for c in kinds if c.within(names, labelled=split != "test")), None)
         if columns is None:
-            raise UserError(f"{name} row {n}: its columns are {', '.join(row)}: not GLUE {task.variant}")
-        raw = row.get(columns.label)
-        if raw == "-":  # MultiNLI: the annotators did not agree
+            told = ", ".join(map(word, names[:20]))
+            wanted = " or ".join(dict.fromkeys(kind[task.variant].told() for kind in (TSV, HUB)))
+            raise UserError(f"{row.place}: its columns are {told}, must be those of GLUE {task.variant}: {wanted}")
+        label = row[columns.label]
+        if task.variant == "mnli" and label.value == "-":  # the annotators did not agree
             source.note(f"{split}: rows without a gold label dropped")
             continue
-        label = _label(raw, task, f"{name} row {n}")
-        if label is None and split != "test":
-            raise UserError(f"{name} row {n}: no label")
-        pair = str(row[columns.pair]) if columns.pair else None
+        value = None if split == "test" and _is_hidden(label) else _label(label, task)
+        pair = row[columns.pair].text() if columns.pair else None
         identifier = f"{split}-{start + len(examples)}"
-        examples.append(Example(identifier, str(row[columns.text]), subset=subset, text_pair=pair, label=label))
+        examples.append(Example(identifier, row[columns.text].text(), subset=subset, text_pair=pair, label=value))
     return examples
 
 
-def _label(raw: Any, task: Task, where: str) -> int | float | None:
-    text = "" if raw is None else str(raw).strip()
-    try:
-        if not task.labels:
-            value = float(text) if text else -1.0
-            return None if value == -1.0 else value
-        if text in _HIDDEN:
-            return None
-        index = task.labels.index(text) if text in task.labels else int(text)
-        if 0 <= index < len(task.labels):
-            return index
-    except ValueError:
-        pass  # neither a name nor a number: told below
-    raise UserError(f"{where}: label {text!r} is not one of: {', '.join(task.labels) or 'numbers'}")
+def _is_hidden(label: Field) -> bool:
+    return (label.value.strip() if isinstance(label.value, str) else label.value) in _HIDDEN
+
+
+def _label(field: Field, task: Task) -> int | float:
+    if not task.labels:
+        return field.number(*_SCORES)
+    numbers = [str(index) for index in range(len(task.labels))]
+    text = field.name().strip()
+    if text not in (*task.labels, *numbers):
+        raise field.refused(f"one of: {', '.join(task.labels)}; or their index")
+    return task.labels.index(text) if text in task.labels else int(text)

@@ -38,12 +38,15 @@ def load(task: Task, data: Data, *, progress: bool = False) -> Dataset:
     if not problems:
         return dataset
     if not data.allow_count_mismatch:
-        raise UserError(_count_message(task, dataset, problems))
+        accept = "a run with data.allow_count_mismatch=true accepts them and says so in its record"
+        raise UserError(f"{_count_message(task, dataset, problems)}; {accept}")
     notes = {f"{what}: expected {expected}, accepted": found for what, (found, expected) in problems.items()}
     return Dataset(dataset.train, dataset.validation, dataset.test, dataset.files, dataset.notes | notes)
 
 
-def load_references(task_name: str, split: str) -> tuple[list[list[str]], list[str]]:
+def load_references(
+    task_name: str, split: str, *, allow_count_mismatch: bool = False
+) -> tuple[list[list[str]], list[str]]:
     """The references of a task's split, one list per input in decoding order, and each input's subset.
 
     A classification task has one reference per input: its class index, or its score, as text.
@@ -58,8 +61,8 @@ def load_references(task_name: str, split: str) -> tuple[list[list[str]], list[s
         raise UserError(f"split={split}: must be one of: train, validation, test")
     dataset = _read(task, data, False)
     problems = count_problems(task, dataset, (c for c in task.counts if c.removesuffix("_targets") == split))
-    if problems:
-        raise UserError(_count_message(task, dataset, problems))
+    if problems and not allow_count_mismatch:
+        raise UserError(f"{_count_message(task, dataset, problems)}; --allow-count-mismatch accepts them")
     examples = dataset.split(split)
     if task.kind == "classification" and any(example.label is None for example in examples):
         raise UserError(f"task={task_name}: the labels of its {split} split are hidden; use --split validation")
@@ -149,10 +152,7 @@ def _reader(task: Task) -> ModuleType:
 def _count_message(task: Task, dataset: Dataset, problems: dict[str, tuple[int, int]]) -> str:
     told = "; ".join(f"{name}: found {found:,}, expected {expected:,}" for name, (found, expected) in problems.items())
     notes = f"; notes: {', '.join(f'{k}: {v}' for k, v in dataset.notes.items())}" if dataset.notes else ""
-    return (
-        f"task={task.name}: not the published data: {told}; files read: {', '.join(dataset.files)}{notes}; "
-        "data.allow_count_mismatch=true accepts them and says so in the record"
-    )
+    return f"task={task.name}: not the published data: {told}; files read: {', '.join(dataset.files)}{notes}"
 
 
 def _conf_folder() -> Path:

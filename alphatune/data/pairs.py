@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from alphatune.data.example import Dataset, Example
+from alphatune.data.fields import Field
 from alphatune.data.source import Source
-from alphatune.errors import UserError
 
 FORMATTED = {"train": "train_formatted.jsonl", "validation": "valid_formatted.jsonl", "test": "test_formatted.jsonl"}
 
@@ -53,18 +53,18 @@ def read_formatted(source: Source) -> dict[str, list[Pair]]:
     """The files that LoRA's `create_datasets.sh` makes: JSON lines with context, completion and, for WebNLG, cate.
 
     `cate` is true for a seen category. Token files (`train.jsonl`) are not read.
+
+    Raises:
+        UserError: a file is damaged.
     """
     pairs: dict[str, list[Pair]] = {}
     for split, name in FORMATTED.items():
-        rows = source.jsonl(name) if source.first(name) else []
-        for n, row in enumerate(rows, 1):
-            if not isinstance(row, dict) or not {"context", "completion"} <= row.keys():
-                raise UserError(f"{name} line {n}: needs the keys context and completion")
-        pairs[split] = [Pair(row["context"], row["completion"], _subset(row)) for row in rows]
+        rows = [row for here in source.of(split, [name]) for row in source.jsonl(here)]
+        pairs[split] = [Pair(row["context"].text(), row["completion"].text(), _subset(row)) for row in rows]
     return pairs
 
 
-def _subset(row: dict[str, object]) -> str:
+def _subset(row: Field) -> str:
     if "cate" not in row:
         return "all"
-    return "seen" if row["cate"] else "unseen"
+    return "seen" if row["cate"].flag() else "unseen"

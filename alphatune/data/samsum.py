@@ -8,20 +8,18 @@ A training dialogue without words is dropped (the original has one, some copies 
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
-from typing import Any
 
 from alphatune.config import Task
 from alphatune.data.example import Dataset, Example
+from alphatune.data.fields import Field
 from alphatune.data.pairs import empty_note
-from alphatune.data.source import Source
+from alphatune.data.source import Source, holdings
 from alphatune.errors import UserError
 
 LAYOUTS = "train.json, val.json, test.json; or train.csv, validation.csv, test.csv; or the same as .parquet"
+_TEXTS = ("dialogue", "summary")
 _STEMS = {"train": ("train",), "validation": ("val", "validation"), "test": ("test",)}
-_COLUMNS = ("id", "dialogue", "summary")
 
 
 def fits(folder: Path, task: Task) -> bool:
@@ -38,7 +36,7 @@ def read(folder: Path, task: Task) -> Dataset:
     """
     source = Source(folder)
     if not fits(folder, task):
-        raise UserError(f"{folder}: no SAMSum files here; accepted: {LAYOUTS}")
+        raise UserError(f"{folder}: no SAMSum files here; accepted: {LAYOUTS}; {holdings(folder)}")
     return source.dataset(*(_examples(source, split) for split in _STEMS))
 
 
@@ -50,30 +48,28 @@ def _recognised(source: Source, name: str) -> bool:
     return name.endswith(".parquet") or ("dialogue" in (head := source.head(name, 65536)) and "summary" in head)
 
 
-def _rows(source: Source, name: str) -> list[dict[str, Any]]:
+def _rows(source: Source, name: str) -> list[Field]:
     if name.endswith(".json"):
-        rows = source.json(name)
-    elif name.endswith(".csv"):
-        rows = list(csv.DictReader(io.StringIO(source.text(name), newline="")))
-    else:
-        rows, _ = source.parquet(name)
-    if not isinstance(rows, list) or not all(isinstance(r, dict) and r.keys() >= set(_COLUMNS) for r in rows):
-        raise UserError(f"{name}: every row needs {', '.join(_COLUMNS)}")
-    return rows
+        return source.json(name).records()
+    if name.endswith(".csv"):
+        return source.csv(name)
+    rows, _ = source.parquet(name)
+    # The hub's loader of CSV files turns an empty cell into null.
+    return [Field({**row.value, **{k: "" for k in _TEXTS if row.value.get(k, "") is None}}, row.place) for row in rows]
 
 
 def _examples(source: Source, split: str) -> list[Example]:
     name = _file(source, split)
-    if not name:
-        return []
+    here = source.of(split, [name] if name else [])
     examples = []
-    for row in _rows(source, name):
-        dialogue, summary = (row[key] or "" for key in ("dialogue", "summary"))  # an empty CSV cell may be null
+    for row in [row for name in here for row in _rows(source, name)]:
+        dialogue, summary = (row[key].text() for key in _TEXTS)
+        identifier = row["id"].name()
         source.note(f"{split}: dialogues with CRLF read as LF", "\r\n" in dialogue)
         dialogue, summary = (text.replace("\r\n", "\n").strip() for text in (dialogue, summary))
         if split == "train" and not (dialogue and summary):
             source.note(empty_note(split))
             continue
         source.note(f"{split}: empty dialogues kept", not dialogue)
-        examples.append(Example(str(row["id"]), dialogue, (summary,)))
+        examples.append(Example(identifier, dialogue, (summary,)))
     return examples

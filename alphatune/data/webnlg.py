@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree
 
 from alphatune.config import Task
 from alphatune.data import pairs
 from alphatune.data.example import Dataset
+from alphatune.data.fields import MISSING, Field, Unusable
 from alphatune.data.pairs import Pair
-from alphatune.data.source import Source
+from alphatune.data.source import Source, holdings
 from alphatune.errors import UserError
 
 LAYOUTS = "train.json, dev.json, test.json; or train/, dev/, test/ of the XML release; or *_formatted.jsonl"
@@ -58,13 +57,17 @@ def read(folder: Path, task: Task) -> Dataset:
     source = Source(folder)
     layout = _layout(source)
     if layout == "json":
-        return pairs.dataset(source, {s: _pairs(source, s, _json_entries(source, n)) for s, n in _JSON.items()})
+        return pairs.dataset(
+            source, {s: _pairs(source, s, _json_entries(source, source.of(s, [n]))) for s, n in _JSON.items()}
+        )
     if layout == "xml":
         source.note("read from the XML release")
-        return pairs.dataset(source, {s: _pairs(source, s, _xml_entries(source, p)) for s, p in _XML.items()})
+        return pairs.dataset(
+            source, {s: _pairs(source, s, _xml_entries(source, source.of(s, source.glob(p)))) for s, p in _XML.items()}
+        )
     if layout == "formatted":
         return pairs.dataset(source, pairs.read_formatted(source))
-    raise UserError(f"{folder}: no WebNLG files here; accepted: {LAYOUTS}")
+    raise UserError(f"{folder}: no WebNLG files here; accepted: {LAYOUTS}; {holdings(folder)}")
 
 
 def linearise(triples: Iterable[Triple]) -> str:
@@ -92,36 +95,46 @@ def _pairs(source: Source, split: str, entries: Iterable[Entry]) -> list[Pair]:
     return found
 
 
-def _json_entries(source: Source, name: str) -> Iterator[Entry]:
-    if not source.first(name):
-        return
-    try:
-        # Entry i sits alone in a dict under the key str(i + 1).
-        for i, wrapped in enumerate(source.json(name)["entries"]):
-            entry: dict[str, Any] = wrapped[str(i + 1)]
-            triples = [(t["subject"], t["property"], t["object"]) for t in entry["modifiedtripleset"]]
-            yield entry["category"], triples, [(x["comment"], x["lex"]) for x in entry["lexicalisations"]]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{name}: not in the WebNLG JSON format (missing {error})") from error
+def _json_entries(source: Source, names: list[str]) -> Iterator[Entry]:
+    wrapped = [entry for name in names for entry in source.json(name)["entries"].records()]
+    for i, alone in enumerate(wrapped):
+        entry = alone[str(i + 1)]  # entry i sits alone in an object under this key
+        triples = [
+            (t["subject"].text(), t["property"].text(), t["object"].text())
+            for t in entry["modifiedtripleset"].entries()
+        ]
+        texts = [(x["comment"].text(), x["lex"].text()) for x in entry["lexicalisations"].entries()]
+        yield entry["category"].text(), triples, texts
 
 
-def _xml_entries(source: Source, pattern: str) -> Iterator[Entry]:
-    for name in source.glob(pattern):
-        text = source.text(name)
-        if "<!DOCTYPE" in text:  # entity definitions can make a small file huge; the release has none
-            raise UserError(f"{name}: XML with a DOCTYPE is not read")
-        try:
-            root = ElementTree.fromstring(text.encode())
-        except ElementTree.ParseError as error:
-            raise UserError(f"{name}: not XML ({error})") from error
-        for entry in root.iter("entry"):
-            triples = [_xml_triple(t.text or "", name) for t in entry.iterfind("modifiedtripleset/mtriple")]
-            texts = [(x.get("comment", ""), (x.text or "").strip()) for x in entry.iterfind("lex")]
-            yield entry.get("category", ""), triples, texts
+def _xml_entries(source: Source, names: list[str]) -> Iterator[Entry]:
+    for name in names:
+        for n, element in enumerate(source.xml(name).iter("entry"), 1):
+            entry = Field(element, f"{name} record {n}")
+            triples = [_xml_triple(t) for t in _xml_children(entry, "modifiedtripleset/mtriple")]
+            lexes = _xml_children(entry, "lex")
+            texts = [(_xml_attribute(lex, "comment").text(), _xml_text(lex).text().strip()) for lex in lexes]
+            yield _xml_attribute(entry, "category").text(), triples, texts
 
 
-def _xml_triple(text: str, name: str) -> Triple:
-    parts = text.split(" | ")
+def _xml_children(field: Field, path: str) -> list[Field]:
+    found = field.value.iterfind(path)
+    return [Field(element, field.place, f"{element.tag}[{i}]") for i, element in enumerate(found)]
+
+
+def _xml_attribute(field: Field, name: str) -> Field:
+    return Field(field.value.get(name, MISSING), field.place, f"{field.path}.{name}" if field.path else name)
+
+
+def _xml_text(field: Field) -> Field:
+    element = field.value
+    text = Unusable(f"with <{element[0].tag}> inside") if len(element) else element.text or ""
+    return Field(text, field.place, field.path)
+
+
+def _xml_triple(field: Field) -> Triple:
+    text = _xml_text(field)
+    parts = text.text().split(" | ")
     if len(parts) != 3:
-        raise UserError(f"{name}: a triple with {len(parts)} parts instead of 3")
+        raise text.refused("subject | property | object")
     return parts[0].strip(), parts[1].strip(), parts[2].strip()
