@@ -265,7 +265,7 @@ def load_tokenizer(source: Path) -> Any:
     from transformers import AutoTokenizer
 
     if not any(file for kind in ("*token*", "vocab*", "*.model") for file in source.glob(kind)):
-        raise UserError(f"{source} has no tokenizer")
+        raise UserError(f"{source} has no tokenizer: copy its tokenizer files there")
     try:
         with quiet():
             return AutoTokenizer.from_pretrained(source, local_files_only=True)

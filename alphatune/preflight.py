@@ -137,12 +137,10 @@ def _add(split: str) -> str:
 def _subsets(run: Run) -> Iterator[str]:
     data = run.dataset
     held = {e.subset for examples in (data.train, data.validation, data.test) for e in examples} - {metrics.ALL}
-    for name in run.config.task.subsets if run.config.task.metrics else []:
-        if name not in held | {metrics.ALL}:
-            choice = (
-                f"must be among {', '.join(sorted(held))}" if held else "the data has no subsets: set task.subsets=[]"
-            )
-            yield f"task.subsets: no example is of {name}; {choice}"
+    lost = [name for name in run.config.task.subsets if name not in held | {metrics.ALL}]
+    if lost and run.config.task.metrics:
+        choice = f"must be among {', '.join(sorted(held))}" if held else "the data has no subsets: set task.subsets=[]"
+        yield f"task.subsets: no example is of {', '.join(lost)}; {choice}"
 
 
 def _examples(run: Run) -> Iterator[str]:

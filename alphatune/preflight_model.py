@@ -38,9 +38,13 @@ def problems(config: Config, texts: Texts) -> list[str]:
     folder = Path(name) if Path(name).is_dir() and name != models.TINY else None
     found: list[str] = []
     network: Any = None
+    if folder is not None:
+        try:
+            settings = checkpoints.settings(folder)
+        except UserError as error:  # nothing else can be told of such a folder
+            return [str(error)]
+        found += _packed(settings, folder, config)
     try:
-        if folder is not None:
-            _check_packed(checkpoints.settings(folder), folder, config)
         with checkpoints.quiet():
             network = _network(config)
     except UserError as error:
@@ -59,10 +63,10 @@ def problems(config: Config, texts: Texts) -> list[str]:
     return found
 
 
-def _check_packed(settings: dict[str, Any], folder: Path, config: Config) -> None:
+def _packed(settings: dict[str, Any], folder: Path, config: Config) -> Iterator[str]:
     method = checkpoints.quant_method(settings)
     if method and (config.method.quantize != "never" or config.method.train in ("weights", "scales")):
-        raise UserError(
+        yield (
             f"{folder} is quantised already ({method}): give the dense checkpoint, or method=lora, which quantises "
             "nothing"
         )
@@ -134,10 +138,7 @@ def _weights(folder: Path, network: nn.Module | None) -> list[str]:
     from safetensors import SafetensorError, safe_open
 
     found, held = list[str](), dict[str, tuple[int, ...]]()
-    try:
-        files = checkpoints.weight_files(folder)
-    except UserError:
-        return []  # told by the check of config.json
+    files = checkpoints.weight_files(folder)
     whole = folder / "model.safetensors"
     for file in [whole] if whole in files else files:
         try:
@@ -159,7 +160,7 @@ def _weights(folder: Path, network: nn.Module | None) -> list[str]:
             f"{folder}: the weights hold none of the names of {type(network).__name__}, which config.json describes"
         ]
     for name, shape in pairs.items():
-        if shape is not None and shape != wanted[name]:
+        if shape not in (None, (0,), wanted[name]):  # a packed layer leaves an empty weight
             return [f"{folder}: {name} has the shape {list(shape)}, by config.json it is {list(wanted[name])}: "
                     "one of the two belongs to another model"]  # fmt: skip
     return []
@@ -237,12 +238,17 @@ def _longest(
     uses: dict[str, Sequence[Example]], length: Callable[[Example], int], limit: int, most: int, advice: str,
     told: str = "",
 ) -> list[str]:  # fmt: skip
+    """The longest text of each split, if it takes more than `limit` tokens; `length` counts those of one."""
     if most <= limit:
         return []  # whatever the texts are
     found = []
+
+    def size(e: Example) -> int:
+        return len(e.text) + len(e.text_pair or "") + max(map(len, e.targets), default=0)
+
     for split, examples in uses.items():
-        likely = heapq.nlargest(_MEASURED, examples, key=_characters)
-        tokens, name = max(((length(e), e.id) for e in likely), default=(0, ""))
+        likely = heapq.nlargest(_MEASURED, examples, key=size)
+        tokens, name = max(((length(e), e.id) for e in likely), default=(0, ""), key=lambda pair: pair[0])
         if tokens > limit:
             found.append(
                 f"{split} split: {name} takes {tokens} tokens{told}, the model has {limit} positions: {advice}"
@@ -256,10 +262,6 @@ def positions(network: nn.Module) -> int | None:
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
             return module.num_embeddings - module.padding_idx - 1
     return getattr(getattr(network, "config", None), "max_position_embeddings", None)
-
-
-def _characters(e: Example) -> int:
-    return len(e.text) + len(e.text_pair or "") + max(map(len, e.targets), default=0)
 
 
 def _name(config: Config) -> str:

@@ -109,8 +109,9 @@ def run(sweep: Sweep, study: Study, sampler: str, total: int) -> list[str]:
             content = record.read(execute(config, identity.unused(config, given)))
         except UserError as error:  # e.g. the loss became infinite: the other trials go on
             log.error("failed: %s", error)
-            failed[digest(point)] = f"{' '.join(given)}: {error}"
-            outcome: dict[str, Any] = {"state": TrialState.FAIL, "user_attrs": {"error": str(error)}}
+            reason = " ".join(str(error).split())  # several problems are several lines
+            failed[digest(point)] = f"{' '.join(given)}: {reason}"
+            outcome: dict[str, Any] = {"state": TrialState.FAIL, "user_attrs": {"error": reason}}
         else:  # no number to judge by: the other trials would have none either
             outcome = {"value": objective(content, sweep.metric), "user_attrs": {"run": content["run_id"]}}
         study.add_trial(create_trial(params=point, distributions=distributions, **outcome))
