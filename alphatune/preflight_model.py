@@ -20,7 +20,7 @@ from alphatune.errors import UserError
 from alphatune.grouping import Grouping
 from alphatune.packed_file import quantizer
 
-_MEASURED = 256  # texts of a split that are tokenised to find the longest: those with the most characters
+_MEASURED = 64  # texts of a split that are tokenised to find the longest: those with the most characters
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,11 @@ class Texts:
 
 def problems(config: Config, texts: Texts) -> list[str]:
     """Everything that keeps the backbone from being used as the run wants, one sentence each with what to do."""
+    with checkpoints.quiet():
+        return _problems(config, texts)
+
+
+def _problems(config: Config, texts: Texts) -> list[str]:
     name = config.model.name_or_path
     folder = Path(name) if Path(name).is_dir() and name != models.TINY else None
     found: list[str] = []
@@ -45,8 +50,7 @@ def problems(config: Config, texts: Texts) -> list[str]:
             return [str(error)]
         found += _packed(settings, folder, config)
     try:
-        with checkpoints.quiet():
-            network = _network(config)
+        network = _network(config)
     except UserError as error:
         found.append(str(error))
     if network is not None:
@@ -167,13 +171,16 @@ def _weights(folder: Path, network: nn.Module | None) -> list[str]:
 
 
 def _tokenizer(config: Config, folder: Path | None) -> Any:
+    from huggingface_hub import try_to_load_from_cache
     from transformers import AutoTokenizer
 
     if folder is not None:
         return checkpoints.load_tokenizer(folder)
-    try:
-        with checkpoints.quiet():
-            return AutoTokenizer.from_pretrained(config.model.name_or_path, revision=config.model.revision)
+    name, revision = config.model.name_or_path, config.model.revision
+    files = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt")
+    here = any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in files)
+    try:  # what is in the cache is not asked for again: without a network that takes long
+        return AutoTokenizer.from_pretrained(name, revision=revision, local_files_only=here)
     except Exception as error:  # the Rust tokenizers raise bare exceptions
         raise UserError(f"{_name(config)}: the tokenizer cannot be loaded: {checkpoints.first_line(error)}") from error
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -438,6 +440,27 @@ def test_lora_without_targets(refused: Any, gpt2: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(methods, "_QUERY_VALUE", ("none",))
     assert refused(*model(gpt2), "method=lora") == [
         "method.lora.targets=query_value: this architecture names no query or value layer; use linear"
+    ]
+
+
+@pytest.mark.slow
+def test_a_hub_model_is_looked_at_in_the_cache(copy: Path, tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--someone--small" / "snapshots" / ("a" * 40)
+    snapshot.parent.mkdir(parents=True)
+    edit(copy / "tokenizer_config.json", eos_token=None)
+    shutil.copytree(copy, snapshot)
+    given = [*FITS, "model.name_or_path=someone/small", f"model.revision={'a' * 40}", "quant.group_size=100"]
+    done = subprocess.run(
+        [sys.executable, "-m", "alphatune.run", *given, f"runtime.artifacts={tmp_path / 'store'}"],
+        env={**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2 and not (tmp_path / "store").exists()
+    assert [line for line in done.stderr.splitlines() if "torchvision" not in line] == [
+        "error: 2 problems, nothing was started:",
+        "  1. quant.group_size=100: a group larger than a row of 64 weights must span whole rows; use at most 64 or a "
+        "multiple of it",
+        "  2. model.name_or_path=someone/small: its tokenizer has no end token for texts: set eos_token in its "
+        "tokenizer_config.json",
     ]
 
 
