@@ -293,6 +293,16 @@ def test_metrics(refused: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert refused(*given, bert, "task.metrics=[bleu]") == [
         f"task.metrics: bleu is of texts, but task=glue/rte is classification: choose from {', '.join(labels)}"
     ]
+    pairs = [Example("a", "x", label=1)]
+    with pytest.raises(
+        UserError, match=r"^task.metrics: f1 is of two classes, task.labels has 3: choose from accuracy, m"
+    ):
+        warned(*given, bert, "task.metrics=[f1]", "task.labels=[a,b,c]", dataset=Dataset(pairs, pairs, []))
+    with pytest.raises(
+        UserError, match="^task.metrics: accuracy is of classes, but task.labels is empty, so numbers are "
+    ):
+        warned(*given, bert, "task.metrics=[accuracy]", "task.labels=[]", dataset=Dataset(pairs, pairs, []))
+    assert warned(*given, bert, "task.metrics=[pearson]", "task.labels=[]", dataset=Dataset(pairs, pairs, [])) == []
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "which", lambda name: None)
         assert warned("task.metrics=[bleu,meteor]") == [
@@ -313,7 +323,10 @@ def write_bert(folder: Path, **more: Any) -> Path:
 def test_labels(refused: Any, tmp_path: Path) -> None:
     bert = f"model.name_or_path={write_bert(tmp_path / 'bert')}"
     given = [*rte(tmp_path / "data", "train", "dev", "test"), bert]
-    assert warned(*given) == []
+    assert warned(*given) == []  # it has no pad token: the end token takes its place
+    edit(tmp_path / "bert" / "tokenizer_config.json", eos_token=None)
+    assert refused(*given) == [f"{bert}: its tokenizer has no pad token: set pad_token in its tokenizer_config.json"]
+    edit(tmp_path / "bert" / "tokenizer_config.json", eos_token="<|endoftext|>")
     assert refused(*given, "task.evaluate_on=test") == [
         "test split: 6 of 6 labels are hidden: give files with labels or set task.evaluate_on=validation"
     ]
@@ -400,7 +413,7 @@ def test_architectures_that_do_not_fit_the_task(refused: Any, copy: Path, tmp_pa
     ) in lines
 
 
-def test_a_packed_model_is_not_quantised_again(gpt2: Path, copy: Path, refused: Any, tmp_path: Path) -> None:
+def test_a_packed_model_is_not_quantised_again(gpt2: Path, refused: Any, tmp_path: Path) -> None:
     packed = write_packed(gpt2, tmp_path / "packed")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(gpt2 / name, packed / name)
@@ -408,6 +421,7 @@ def test_a_packed_model_is_not_quantised_again(gpt2: Path, copy: Path, refused: 
         f"{packed} is quantised already (alphatune_bcq): give the dense checkpoint, or method=lora, which quantises "
         "nothing"
     ]
+    assert warned(*model(packed), "method=lora") == []
 
 
 def test_layers_that_settings_do_not_fit(refused: Any, gpt2: Path) -> None:
