@@ -122,19 +122,21 @@ def _layers(network: nn.Module, config: Config) -> list[str]:
         found.append(f"{_name(config)}: has no linear layers inside repeated blocks: nothing to quantise")
     if method.quantize != "never":
         width = quantize.model_width(network)
-        for rows, columns in sorted({tuple(quantize.weight_of(layer).shape) for layer in layers.values()}):
+        shapes = {tuple(quantize.weight_of(layer).shape) for layer in layers.values()}
+        for rows, columns in sorted(shapes, key=lambda shape: (shape[1], shape[0])):
             try:
                 grouping = Grouping.of(rows, columns, config.quant.group_size, width)
                 quantize.check_span(grouping, quantizer(config.quant))
             except UserError as error:
                 found.append(f"quant.{error}")
+                break  # what fits the shortest row is named
     if method.train == "lora":
         try:
             if not methods.lora_targets(network, method.lora.targets):
                 found.append(f"{_name(config)}: has no linear layers inside repeated blocks: no place for LoRA")
         except UserError as error:
             found.append(str(error))
-    return list(dict.fromkeys(found))
+    return found
 
 
 def _weights(folder: Path, network: nn.Module | None) -> list[str]:
