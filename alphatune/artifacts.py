@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,6 +60,21 @@ def write_atomically(path: Path, text: str) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def unwritable(folder: Path) -> str | None:
+    """Why nothing can be written to `folder`, or None. It is tried, where the folder is or would be made: rights alone
+    do not tell."""
+    near = folder
+    while not os.path.lexists(near) and near != near.parent:
+        near = near.parent
+    if not near.is_dir():
+        return f"{near}: cannot be written to: it is not a folder"
+    try:
+        Path(tempfile.mkdtemp(prefix=".alphatune-", dir=near)).rmdir()
+    except OSError as error:
+        return f"{near}: cannot be written to: {error.strerror}"
+    return None
 
 
 @dataclass(frozen=True)

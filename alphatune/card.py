@@ -185,11 +185,12 @@ def _scores(made: dict[str, Any]) -> str:
             for metric, score in metrics.items()
         ]
         rows.append("")
-    config = made["config"]
+    config, loss = made["config"], "No validation loss: the data has no validation examples."
+    if made["validation_loss"] is not None:
+        loss = f"Validation loss {made['validation_loss']:.4f} over {made['data']['validation']} examples."
     rows.append(
         f"n = {made['data']['test']} inputs of the {config['task']['evaluate_on']} split, one run, "
-        f"seed {made['seed']}. Validation loss {made['validation_loss']:.4f} "
-        f"over {made['data']['validation']} examples."
+        f"seed {made['seed']}. {loss}"
     )
     absent = made.get("absent_metrics") or {}
     rows += [f"Not computed: {name} ({reason})." for name, reason in absent.items()]

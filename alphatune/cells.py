@@ -80,6 +80,7 @@ class Planner:
             f"--set {key}=...: {what}" for key, what in table.needs.items() if key not in map(_key, extra)
         ]  # fmt: skip
         self._data: dict[str, tuple[dict[str, str] | None, str]] = {}
+        self._unvalidated: set[str] = set()  # tasks whose data has no validation examples
         self._backbones: dict[str, tuple[dict[str, Any] | None, str]] = {}
 
     def cells(self, seeds: list[int]) -> Cells:
@@ -112,7 +113,12 @@ class Planner:
     def _tried(self, row: Row) -> list[Cell]:
         seed = self.table.seeds[0]
         cells = [self._cell(row, (), [f"hparams.learning_rate={v}", *SEARCH], seed) for v in row.search]
-        return [dataclasses.replace(c, rate=float(v)) for c, v in zip(cells, row.search, strict=True)]
+        for i, (cell, rate) in enumerate(zip(cells, row.search, strict=True)):
+            name, obstacle = cell.config.task.name, cell.obstacle
+            if name in self._unvalidated:
+                obstacle = f"task={name} has no validation examples to choose a learning rate by"
+            cells[i] = dataclasses.replace(cell, rate=float(rate), obstacle=obstacle)
+        return cells
 
     def _cell(self, row: Row, part: Part, more: list[str], seed: int) -> Cell:
         overrides = [*self.table.base, *row.set, *more, *self.extra]
@@ -158,7 +164,10 @@ class Planner:
             from alphatune.data.load import load
 
             try:
-                self._data[name] = load(config.task, config.data, progress=config.runtime.progress).files, ""
+                dataset = load(config.task, config.data, progress=config.runtime.progress)
+                self._data[name] = dataset.files, ""
+                if not dataset.validation or config.data.eval_limit == 0:
+                    self._unvalidated.add(name)
             except UserError as error:
                 self._data[name] = None, str(error)
         return self._data[name]
@@ -181,4 +190,7 @@ def _key(override: str) -> str:
 
 def _loss(path: Path | None) -> float:
     assert path is not None
-    return float(record.read(path)["validation_loss"])
+    loss = record.read(path)["validation_loss"]
+    if loss is None:
+        raise UserError(f"{path}: has no validation loss to choose a learning rate by")
+    return float(loss)

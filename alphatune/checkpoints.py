@@ -22,7 +22,8 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 TOKENIZER = ("tokenizer*.json", "vocab.*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model",
               "chat_template.*")  # fmt: skip
 _HEADS = ("score.", "classifier.", "qa_outputs.")
-_FAILURES = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError)  # of a foreign file
+FAILURES = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError,
+            ZeroDivisionError)  # of a foreign file  # fmt: skip
 
 
 def local(name: str, revision: str | None = None) -> Path:
@@ -150,7 +151,7 @@ def load(folder: Path, task: str | None = None, dtype: str = "auto") -> Any:
             )
     except UserError as error:
         raise UserError(f"{folder}: {error}") from error
-    except (*_FAILURES, SafetensorError) as error:
+    except (*FAILURES, SafetensorError) as error:
         reason = first_line(error)
         if "ignore_mismatched_sizes" in reason:  # transformers' advice, which would load random weights
             reason = "its weights have other shapes than config.json implies, which belongs to another model"
@@ -185,7 +186,7 @@ def skeleton(folder: Path) -> Any:
             shape = AutoConfig.from_pretrained(folder, local_files_only=True)
             found = _model_class(config, None)
             return (getattr(found, "from_config", None) or found)(shape)
-    except _FAILURES as error:
+    except FAILURES as error:
         raise UserError(f"{folder}: config.json describes no model: {first_line(error)}") from error
 
 
@@ -217,7 +218,7 @@ def load_adapters(model: Any, folders: Sequence[Path]) -> tuple[Any, list[str]]:
             raise UserError(f"{folder}: {error}") from error
         except (KeyError, TypeError, AttributeError) as error:  # a setting of another kind than peft writes
             raise UserError(f"{folder / ADAPTER_CONFIG}: holds a damaged setting: {first_line(error)}") from error
-        except (*_FAILURES, SafetensorError) as error:
+        except (*FAILURES, SafetensorError) as error:
             raise UserError(f"{folder}: this adapter cannot be loaded: {first_line(error)}") from error
         _check_adapter(model, name, folder)
         names.append(name)
@@ -263,8 +264,8 @@ def load_tokenizer(source: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
-    if not any(source.glob("*token*")) and not any(source.glob("vocab*")):
-        raise UserError(f"{source} has no tokenizer")
+    if not any(file for kind in ("*token*", "vocab*", "*.model") for file in source.glob(kind)):
+        raise UserError(f"{source} has no tokenizer: copy its tokenizer files there")
     try:
         with quiet():
             return AutoTokenizer.from_pretrained(source, local_files_only=True)

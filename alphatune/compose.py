@@ -24,6 +24,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
+from alphatune.artifacts import unwritable
 from alphatune.config import Config, parse, wanted
 from alphatune.errors import UserError
 from alphatune.quoting import quoted
@@ -87,7 +88,10 @@ def check(arguments: list[str]) -> None:
     given = get_args_parser().parse_args(arguments)
     if given.help or given.hydra_help or given.shell_completion:
         return
-    overrides = [o for o in quoted(given.overrides, given.multirun) if not o.lstrip("+~").startswith("hydra")]
+    given_overrides = quoted(given.overrides, given.multirun)
+    overrides = [o for o in given_overrides if not o.lstrip("+~").startswith("hydra")]
+    if not given.cfg:
+        _check_folder([o for o in given_overrides if o not in overrides], bool(given.multirun))
     jobs = [overrides]
     if given.multirun:
         try:
@@ -97,6 +101,23 @@ def check(arguments: list[str]) -> None:
             raise UserError(_one_line(error, overrides)) from error
     for job in jobs:
         config_of(list(job))
+
+
+def _check_folder(overrides: list[str], sweep: bool) -> None:
+    """Refuse a working folder that Hydra could not make: it would print a traceback."""
+    if not overrides and not sweep:
+        return  # it is the present one, of conf/config.yaml
+    key = "hydra.sweep.dir" if sweep else "hydra.run.dir"
+    register()
+    try:
+        with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3", job_name="alphatune"):
+            cfg = hydra.compose("config", overrides=overrides, return_hydra_config=True)
+    except HydraException as error:
+        raise UserError(" ".join(str(error).split())) from error
+    value = str(OmegaConf.to_container(cfg.hydra.sweep if sweep else cfg.hydra.run)["dir"])  # type: ignore
+    fixed = value.partition("${")[0]  # what is before a date or the like, which only Hydra fills in
+    if reason := unwritable(Path(fixed) if fixed == value else Path(f"{fixed}x").parent):
+        raise UserError(f"{key}={value}: {reason}; give another folder")
 
 
 def is_sweep(arguments: list[str]) -> bool:

@@ -35,7 +35,7 @@ def prepare(model: nn.Module, config: Config) -> nn.Module:
         model = _with_lora(model, method.lora)
     if config.task.kind == "classification" and method.train != "nothing":
         for name, parameter in model.named_parameters():
-            if _is_head(name):
+            if is_head(name):
                 parameter.requires_grad_(True)
     return model
 
@@ -75,7 +75,7 @@ def save_lora(model: nn.Module, folder: Path) -> None:
     wrapped: Any = model
     settings = copy.copy(wrapped.peft_config["default"])
     tensors: dict[str, Any] = get_peft_model_state_dict(model, save_embedding_layers=False)
-    heads = {n: p for n, p in model.named_parameters() if p.requires_grad and _is_head(n)}
+    heads = {n: p for n, p in model.named_parameters() if p.requires_grad and is_head(n)}
     if heads:  # the runner trains the head where it stands; peft expects it among the modules to save
         settings.modules_to_save = sorted({part for n in heads for part in n.split(".") if part in HEADS})
         settings.task_type = "SEQ_CLS"
@@ -95,7 +95,8 @@ def load_adapter(model: nn.Module, folder: Path) -> bool:
     return True
 
 
-def _is_head(name: str) -> bool:
+def is_head(name: str) -> bool:
+    """Whether a parameter of this name belongs to a new classification head."""
     return any(part in HEADS for part in name.split("."))
 
 

@@ -142,22 +142,28 @@ def skeleton(model: Model, task_kind: str = "generation", labels: int = 0) -> nn
     They come from the tiny recipe, from `model.architecture` where it is written down, or from the checkpoint's config.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    if model.name_or_path == TINY:
-        from alphatune import tiny
-
-        settings: Any = tiny.gpt2_config(model.tiny)
-    elif model.architecture and not Path(model.name_or_path).is_dir():
-        values = dict(model.architecture)
-        settings = AutoConfig.for_model(values.pop("model_type"), **values)
-    else:
-        settings = AutoConfig.from_pretrained(model.name_or_path, revision=model.revision)
+    settings = shape(model)
     with torch.device("meta"):
         if task_kind == "classification":
             settings.num_labels = max(1, labels)
             return AutoModelForSequenceClassification.from_config(settings)
         return AutoModelForCausalLM.from_config(settings)
+
+
+def shape(model: Model) -> Any:
+    """transformers' config of the backbone, from where `skeleton` says."""
+    from transformers import AutoConfig
+
+    if model.name_or_path == TINY:
+        from alphatune import tiny
+
+        return tiny.gpt2_config(model.tiny)
+    if model.architecture and not Path(model.name_or_path).is_dir():
+        values = dict(model.architecture)
+        return AutoConfig.for_model(values.pop("model_type"), **values)
+    return AutoConfig.from_pretrained(model.name_or_path, revision=model.revision)
 
 
 @lru_cache(maxsize=64)

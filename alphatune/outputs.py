@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from alphatune import checkpoints
+from alphatune.artifacts import unwritable
 from alphatune.errors import UserError
 
 _WRITTEN = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json",
@@ -56,7 +56,8 @@ def check_out(out: Path, overwrite: bool, keep: Sequence[Path] = ()) -> None:
     for source in keep:
         if source.expanduser().resolve().is_relative_to(out):
             raise UserError(f"{out} holds what is read: write to another folder")
-    _check_writable(out.parent)
+    if reason := unwritable(out.parent):
+        raise UserError(reason)
     if not out.is_dir() or not any(out.iterdir()):
         return
     if not overwrite:
@@ -70,13 +71,3 @@ def check_out(out: Path, overwrite: bool, keep: Sequence[Path] = ()) -> None:
             f"{out} also holds {foreign[0]}, which is no part of a checkpoint: --overwrite would remove it; move it, "
             "or give another folder"
         )
-
-
-def _check_writable(folder: Path) -> None:
-    """Try to make a folder where `folder` is, or would be made: rights alone do not tell."""
-    while not folder.exists():
-        folder = folder.parent
-    try:
-        Path(tempfile.mkdtemp(prefix=".alphatune-", dir=folder)).rmdir()
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written to: {error.strerror}") from error

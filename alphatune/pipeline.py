@@ -55,7 +55,11 @@ class Run:
         scores: dict[str, Any] = {"values": {}, "absent": {}}
         if self.config.task.metrics:  # a search for hyper-parameters needs the validation loss only
             scores = json.loads((self.scored().path / "scores.json").read_text(encoding="utf-8"))
-        loss = json.loads((self.evaluated().path / "loss.json").read_text(encoding="utf-8"))["validation_loss"]
+        loss = None  # without validation examples there is none
+        if self.validation_examples:
+            loss = json.loads((self.evaluated().path / "loss.json").read_text(encoding="utf-8"))["validation_loss"]
+        elif not self.config.task.metrics:
+            self.final  # noqa: B018 - nothing is measured: the weights alone are made
         config, plan = self.config, self.plan
         codes = plan.requantized or plan.quantized
         training = self._report(self.adapted()) if plan.adapted else {}

@@ -132,7 +132,8 @@ def _loss_axis(axis: Axes, kind: str, rows: Sequence[Records]) -> None:
     axis.set_xlabel("optimiser steps")
     axis.grid(True)
     if not any(made["curves"][kind] for made in records):
-        axis.text(0.5, 0.5, "no runs yet", transform=axis.transAxes, ha="center", va="center", color="#777777")
+        missing = f"no {kind} curve" if any(any(made["curves"].values()) for made in records) else "no runs yet"
+        axis.text(0.5, 0.5, missing, transform=axis.transAxes, ha="center", va="center", color="#777777")
         axis.set(xticks=[], yticks=[])
 
 

@@ -82,7 +82,7 @@ def quantize_model(
         _check_calibration(calibration)
         shapes = {name: weight_of(layer).shape for name, layer in targets.items()}
         for rows, columns in shapes.values():
-            _check_span(Grouping.of(rows, columns, config.group_size, width), config)
+            check_span(Grouping.of(rows, columns, config.group_size, width), config)
         moments = second_moments(model, {name: shape[1] for name, shape in shapes.items()}, calibration)
     reports, packed = [], {}
     with Progress("quantise", len(targets), "layer", progress) as shown:
@@ -112,7 +112,7 @@ def quantize_layer(
     _check_finite(layer, name)
     weight = weight_of(layer)
     grouping = Grouping.of(weight.shape[0], weight.shape[1], config.group_size, width)
-    _check_span(grouping, config)
+    check_span(grouping, config)
     if not isinstance(config, BCQConfig) or config.solver not in CALIBRATED:
         hessian = None
     elif hessian is None:
@@ -219,8 +219,12 @@ def _tell_of_dense_weights(model: nn.Module) -> None:
         )
 
 
-def _check_span(grouping: Grouping, config: BCQConfig | UniformConfig) -> None:
-    """Refuse what the solvers cannot do, before the work starts."""
+def check_span(grouping: Grouping, config: BCQConfig | UniformConfig) -> None:
+    """Refuse what the solvers cannot do, before the work starts.
+
+    Raises:
+        UserError: the solver solves rows apart, but a group spans several; or it knows no offset.
+    """
     if not isinstance(config, BCQConfig):
         return
     if config.solver in ("hessian", "gptq") and grouping.span > 1:

@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from alphatune import compose, identity, models, record, track
+from alphatune import compose, identity, models, preflight, record, track
 from alphatune.config import Config, parse
 from alphatune.errors import UserError
 from alphatune.terminal import log_to_terminal
@@ -26,9 +26,10 @@ def execute(config: Config, warnings: list[str] | None = None) -> Path:
     """Carry out one run and return the path of its record. A run that is recorded already is not run again.
 
     Raises:
-        UserError: data or weights are missing, or a setting does not fit them.
+        UserError: data or weights are missing, or a setting does not fit them: all that `preflight` finds, at once.
     """
     from alphatune.data.load import load
+    from alphatune.pipeline import Run
 
     for warning in warnings or []:
         log.warning("%s", warning)
@@ -48,13 +49,14 @@ def execute(config: Config, warnings: list[str] | None = None) -> Path:
         track.replay(config, record.read(path))
         log.info("%s is recorded already: %s (runtime.force=true runs it again)", plan.run_id, path)
         return path
+    run = Run(config, dataset)
+    for warning in preflight.check(run):
+        log.warning("%s", warning)
     log.info("run %s", plan.run_id)
     _prepare_torch(config)
 
-    from alphatune.pipeline import Run
-
     tracker = track.start(config, plan.run_id, record.public_config(config))
-    run = Run(config, dataset, tracker.log)
+    run.report = tracker.log
     try:
         result = run.result()
     except BaseException:
@@ -101,7 +103,9 @@ def _line(result: dict[str, Any]) -> str:
         for group, metrics in result["scores"].items()
         for metric, score in metrics.items()
     )
-    return f"{result['run_id']}: validation loss {result['validation_loss']:.3f}, {scores}"
+    loss = result["validation_loss"]  # null without validation examples
+    told = [] if loss is None else [f"validation loss {loss:.3f}"]
+    return f"{result['run_id']}: {', '.join([*told, *([scores] if scores else [])]) or 'nothing was measured'}"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -110,8 +110,9 @@ def run(sweep: Sweep, study: Study, sampler: str, total: int) -> list[str]:
             content = record.read(execute(config, identity.unused(config, given)))
         except UserError as error:  # e.g. the loss became infinite: the other trials go on
             log.error("failed: %s", error)
-            failed[digest(point)] = f"{' '.join(given)}: {error}"
-            outcome: dict[str, Any] = {"state": TrialState.FAIL, "user_attrs": {"error": str(error)}}
+            reason = " ".join(str(error).split())  # several problems are several lines
+            failed[digest(point)] = f"{' '.join(given)}: {reason}"
+            outcome: dict[str, Any] = {"state": TrialState.FAIL, "user_attrs": {"error": reason}}
         else:  # no number to judge by: the other trials would have none either
             outcome = {"value": objective(content, sweep.metric), "user_attrs": {"run": content["run_id"]}}
         study.add_trial(create_trial(params=point, distributions=distributions, **outcome))
@@ -223,17 +224,21 @@ def _main(given: argparse.Namespace) -> int:
         return 0
     assert study is not None
     if left:
-        _ready(config)
+        _ready(config, sweep)
     failures = run(sweep, study, sampler, total)
     print("\n" + report(sweep, study))
     return 1 if failures else 0
 
 
-def _ready(config: Config) -> None:
+def _ready(config: Config, sweep: Sweep) -> None:
     """Tell before the first trial what every trial would stumble over."""
     from alphatune.data.load import load as load_data
 
-    load_data(config.task, config.data, progress=config.runtime.progress)
+    dataset = load_data(config.task, config.data, progress=config.runtime.progress)
+    if sweep.metric == "validation_loss" and (not dataset.validation or config.data.eval_limit == 0):
+        raise UserError(
+            f"{sweep.name}: task={config.task.name} has no validation examples, so trials have no validation_loss"
+        )
     if missing := models.missing(config.model, config.data.offline):
         raise UserError(missing)
 

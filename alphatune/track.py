@@ -64,14 +64,15 @@ def replay(config: Config, record: dict[str, Any]) -> None:
 
 
 def summary(record: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of a record that a dashboard shows: validation_loss, sizes, and scores as metric/group."""
+    """The numbers of a record that a dashboard shows: validation_loss if it has one, sizes, scores as metric/group."""
     scores = {
         f"{metric}/{group}": score["value"]
         for group, metrics in record["scores"].items()
         for metric, score in metrics.items()
     }
     sizes = {name: value for name, value in record["sizes"].items() if value is not None}
-    return {"status": record["status"], "validation_loss": record["validation_loss"], **scores, **sizes}
+    loss = {} if record["validation_loss"] is None else {"validation_loss": record["validation_loss"]}
+    return {"status": record["status"], **loss, **scores, **sizes}
 
 
 def points(curves: Curves) -> list[tuple[int, dict[str, float]]]:

@@ -54,6 +54,7 @@ def train(
 
     Args:
         model: moved to the device and changed in place.
+        validation_items: there may be none; there is then no validation curve.
         report: receives (step, losses) as they come, for a tracker.
 
     Raises:
@@ -80,7 +81,7 @@ def train(
         bf16=tr.precision == "bfloat16",
         activation_checkpointing=tr.gradient_checkpointing,
         logging_steps=every,
-        eval_strategy="steps",
+        eval_strategy="steps" if validation_items else "no",
         eval_steps=every,
         save_strategy="steps" if saving else "no",
         # at points of the curve only: the training loss since the last point is not in a checkpoint

@@ -25,6 +25,6 @@ def test_a_failing_job_is_told_at_the_end_and_the_others_run(
     assert run.main(["-m", *quick, "method=ptq", "quant.group_size=40,7"]) == 2
     assert len(list((tmp_path / "records").rglob("*.json"))) == 1
     error = capsys.readouterr().err
-    assert "error: group_size=40: a group larger than a row of 32 weights must span whole rows" in error
+    assert "error: quant.group_size=40: a group larger than a row of 32 weights must span whole rows" in error
     assert "quant.group_size=40" in error.splitlines()[-1]
     assert "Traceback" not in error

@@ -35,6 +35,8 @@ FLOW = [
     ["compression", "generation", "inspection", "export"],
     ["identity"],
     ["pipeline", "record", "track", "push"],
+    ["preflight_model"],
+    ["preflight"],
     ["run", "values", "card"],
     ["package"],
     ["aggregate", "cells"],
