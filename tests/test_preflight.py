@@ -263,7 +263,7 @@ def warned(*overrides: str, dataset: Dataset | None = None) -> list[str]:
     from alphatune.pipeline import Run
 
     config = config_of(["runtime.device=cpu", *overrides])
-    return preflight.check(Run(config, dataset or load(config.task, config.data), 1))
+    return preflight.check(Run(config, dataset or load(config.task, config.data)))
 
 
 def test_subsets(refused: Any, tmp_path: Path) -> None:
