@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import NoReturn
 
 import alphatune
-from alphatune import completion
+from alphatune import completion, ranges
 from alphatune.errors import UserError
+from alphatune.settings import FORMATS, BCQConfig, is_group_size
 from alphatune.terminal import status_of
 
-SOLVERS = ("greedy", "alternating", "optimal", "weighted", "hessian", "gptq")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -52,11 +52,14 @@ def _quantize(to: argparse.ArgumentParser) -> None:
     to.add_argument("model", metavar="MODEL", help="folder, or hub id; safetensors only")
     to.add_argument("out", type=Path, metavar="OUT", help="folder to write")
     to.add_argument("--revision", help="commit, branch or tag of a hub id")
-    to.add_argument("--bits", type=int, choices=range(1, 9), default=3, metavar="N", help="1 to 8 (default: 3)")
+    bits = ranges.field(BCQConfig, "bits")
+    low, high = bits.metadata["range"]
+    to.add_argument("--bits", type=int, choices=range(low, high + 1), default=bits.default, metavar="N",
+                    help=f"{low} to {high} (default: {bits.default})")  # fmt: skip
     to.add_argument("--group-size", type=_group_size, metavar="N", help="weights per scale: a number, h or 0.5h of the "
                     "model's width (default: one row)")  # fmt: skip
-    to.add_argument("--format", choices=("bcq", "uniform"), default="bcq", help="binary codes or PEQA's uniform ones")
-    to.add_argument("--solver", choices=SOLVERS, help="of binary codes (default: greedy)")
+    to.add_argument("--format", choices=FORMATS, default="bcq", help="binary codes or PEQA's uniform ones")
+    to.add_argument("--solver", choices=ranges.choices(BCQConfig, "solver"), help="of binary codes (default: greedy)")
     to.add_argument("--offset", action="store_true", help="binary codes with an offset per group")
     to.add_argument("--calibration", type=Path, metavar="FILE", help="texts, one a line, for weighted, hessian, gptq")
     to.add_argument("--modules", metavar="A,B", help="names, or last parts of names, of the layers to quantise")
@@ -166,15 +169,10 @@ def _positive(text: str) -> int:
 
 def _group_size(text: str) -> int | str:
     """A number of weights, or a multiple of the width as it stands."""
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    try:
-        multiple = float(text.removesuffix("h") or 1) if text.endswith("h") else 0.0
-    except ValueError:
-        multiple = 0.0
-    if not 0 < multiple < float("inf"):
+    size = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else text
+    if not is_group_size(size):
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number of weights nor h or 0.5h")
-    return text
+    return size
 
 
 if __name__ == "__main__":

@@ -20,11 +20,13 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from alphatune.config import Config, parse, wanted
+from alphatune import ranges
+from alphatune.config import Config, field_of, parse
 from alphatune.errors import UserError
 
 Job = Callable[[DictConfig, list[str]], None]
@@ -57,6 +59,7 @@ def compose(overrides: list[str]) -> DictConfig:
     """
     register()
     _check_hparams(overrides)
+    _check_typed(overrides)
     try:
         with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3", job_name="alphatune"):
             cfg = hydra.compose("config", overrides=overrides)
@@ -88,8 +91,8 @@ def check(arguments: list[str]) -> None:
     overrides = [o for o in given.overrides if not o.lstrip("+~").startswith("hydra")]
     jobs = [overrides]
     if given.multirun:
+        parsed = _parsed(overrides)
         try:
-            parsed = OverridesParser.create().parse_overrides(overrides)
             jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
         except HydraException as error:
             raise UserError(_one_line(error, overrides)) from error
@@ -163,6 +166,26 @@ def _check_hparams(overrides: list[str]) -> None:
             raise UserError(_no_such_choice("hparams", value))
 
 
+def _check_typed(overrides: list[str]) -> None:
+    """Refuse what OmegaConf would turn into the right type, e.g. the text '3' into a number or 7 into true."""
+    for override in _parsed(overrides):
+        field = field_of(override.key_or_group)
+        if field is None or override.is_delete() or override.is_sweep_override():
+            continue
+        value = override.value()
+        if isinstance(value, str) and "${" in value:
+            continue
+        if not str(field.type).startswith(("str", "list", "dict")) and not ranges.allows(field, value):
+            raise UserError(f"{str(override.input_line).lstrip('+')}: must be {ranges.wanted(field)}")
+
+
+def _parsed(overrides: list[str]) -> list[Override]:
+    try:
+        return list(OverridesParser.create().parse_overrides(overrides))
+    except HydraException as error:
+        raise UserError(_one_line(error, overrides)) from error
+
+
 def _one_line(error: Exception, overrides: list[str]) -> str:
     cause = error.__cause__
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -177,8 +200,9 @@ def _one_line(error: Exception, overrides: list[str]) -> str:
                 return _no_such_choice(key, value)
     if isinstance(error, ConfigCompositionException) and isinstance(cause, ValidationError):
         override = str(error).removeprefix("Error merging override ")
-        key = override.lstrip("+").partition("=")[0]
-        return f"{override.lstrip('+')}: must be {wanted(key)}"
+        wrong = field_of(override.lstrip("+").partition("=")[0])
+        if wrong is not None:
+            return f"{override.lstrip('+')}: must be {ranges.wanted(wrong)}"
     refused = re.match(r"Could not override '([^']+)'", str(error))
     if refused:
         key = refused[1]

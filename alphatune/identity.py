@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from alphatune.artifacts import digest
-from alphatune.config import CALIBRATED, Config
+from alphatune.config import Config
+from alphatune.settings import CALIBRATED
 
 # Versions of the code behind each stage: raise one when its results change. They are kept here, not beside the code,
 # so that naming a run does not import torch.

@@ -13,6 +13,7 @@ from alphatune import compose
 from alphatune.compose import config_of
 from alphatune.errors import UserError
 from alphatune.run import main
+from alphatune.settings import GROUP_SIZES
 
 TASKS = ("dart, dart_partial, e2e, glue/cola, glue/mnli, glue/mrpc, glue/qnli, glue/qqp, glue/rte, glue/sst2, "
          "glue/stsb, mnli, samsum, toy, webnlg")  # fmt: skip
@@ -37,10 +38,8 @@ TASKS = ("dart, dart_partial, e2e, glue/cola, glue/mnli, glue/mrpc, glue/qnli, g
         ("hparams.learning_rate=nan", "hparams.learning_rate=nan: must be a number from 0.0 to 10.0"),
         ("quant.solver=best", "quant.solver=best: must be one of: greedy, alternating, optimal, weighted, "
                              "hessian, gptq"),
-        ("quant.group_size=-3", "quant.group_size=-3: must be null (one row), a whole number of weights, or a "
-                                "multiple of the model width such as h or 0.5h"),
-        ("quant.group_size=big", "quant.group_size=big: must be null (one row), a whole number of weights, or a "
-                                 "multiple of the model width such as h or 0.5h"),
+        ("quant.group_size=-3", f"quant.group_size=-3: must be {GROUP_SIZES}"),
+        ("quant.group_size=big", f"quant.group_size=big: must be {GROUP_SIZES}"),
         ("quant.solver=optimal",
          "quant.solver=optimal: exact only for quant.q=1 and 2, not quant.q=3; use alternating"),
         ("seed=-1", "seed=-1: must be a whole number from 0 to 4294967295"),

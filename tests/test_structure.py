@@ -11,6 +11,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "alphatune"
 # A module may import those of earlier lines only.
 FLOW = [
     ["errors"],
+    ["ranges"],
+    ["settings"],
     ["terminal"],
     ["data.example"],
     ["config"],
@@ -23,7 +25,7 @@ FLOW = [
     ["calibration"],
     ["layers"],
     ["quantize"],
-    ["quant_config", "packed_lora"],
+    ["packed_lora"],
     ["hub", "tuner"],
     ["packed_file", "tiny"],
     ["models", "batches"],
