@@ -9,7 +9,7 @@ from itertools import product
 
 import pytest
 
-from alphatune import compose
+from alphatune import groups
 from alphatune.compose import config_of
 from alphatune.errors import UserError
 from alphatune.run import main
@@ -128,10 +128,10 @@ def test_the_command_line_wins_over_the_published_setting() -> None:
 
 def test_every_choice_of_every_group_composes() -> None:
     for group in ("task", "model", "method", "trainer", "decode", "logger"):
-        for choice in compose.choices(group):
+        for choice in groups.choices(group):
             config_of([f"{group}={choice}"])
-    for name in compose.choices("hparams"):
-        text = (compose.conf_folder() / "hparams" / f"{name}.yaml").read_text()
+    for name in groups.choices("hparams"):
+        text = (groups.folder() / "hparams" / f"{name}.yaml").read_text()
         assert text.startswith("# @package _global_\n# "), f"{name}: no word on where its values come from"
 
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from alphatune import identity, models, record, tiny
-from alphatune.compose import choices, config_of
+from alphatune.compose import config_of
 from alphatune.config import Config
 from alphatune.data.load import load
+from alphatune.groups import choices
 from alphatune.pipeline import Run
 from alphatune.run import execute
 

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "alphatune"
 # A module may import those of earlier lines only.
 FLOW = [
     ["errors"],
-    ["ranges"],
+    ["ranges", "groups"],
     ["settings"],
     ["terminal"],
     ["data.example"],
@@ -19,6 +19,7 @@ FLOW = [
     ["artifacts"],
     ["data", "metrics"],
     ["compose", "experiment", "sweep", "grid", "formats"],
+    ["sources"],
     ["packing", "grouping", "bcq", "uniform"],
     ["weighted"],
     ["calibrated"],
