@@ -41,8 +41,8 @@ class Data:
 
     dir: str | None = None  # folder with the user's files; None: $ALPHATUNE_DATA, then the cache, then a download
     offline: bool = False  # never try the network
-    train_limit: int | None = None  # first n training examples after a seeded shuffle; None: all
-    eval_limit: int | None = None  # first n evaluation examples; None: all
+    train_limit: int | None = between(1, 10**9, None)  # first n training examples after a seeded shuffle; None: all
+    eval_limit: int | None = between(1, 10**9, None)  # first n evaluation examples; None: all
     allow_count_mismatch: bool = False  # accept files whose example counts differ from `task.counts`
 
 
@@ -129,8 +129,8 @@ class Hparams:
     dropout: float = between(0.0, 0.9, 0.0)  # of the backbone
     label_smoothing: float = between(0.0, 0.9, 0.0)
     optimizer: str = one_of("adamw", "adafactor")
-    adam_beta1: float = between(0.0, 1.0, 0.9)
-    adam_beta2: float = between(0.0, 1.0, 0.999)
+    adam_beta1: float = between(0.0, 1.0, 0.9, below=True)
+    adam_beta2: float = between(0.0, 1.0, 0.999, below=True)
     adam_epsilon: float = between(0.0, 1.0, 1e-8)
     max_grad_norm: float = between(0.0, 10**9, 0.0)  # 0: no clipping
 
@@ -139,7 +139,7 @@ class Hparams:
 class Trainer:
     """How training is carried out: length, curves, checkpoints, precision."""
 
-    max_steps: int | None = None  # overrides epochs
+    max_steps: int | None = between(1, 10**9, None)  # overrides epochs; None: as many as the epochs take
     evals: int = between(1, 1000, 10)  # points of the validation curve
     saves: int = between(0, 1000, 4)  # mid-run checkpoints that a killed run continues from
     precision: str = one_of("float32", "bfloat16")
@@ -215,9 +215,19 @@ def parse(cfg: DictConfig) -> Config:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), cfg))  # type: ignore[assignment]
     config.model.name = config.model.name or config.model.name_or_path.rstrip("/").rsplit("/", 1)[-1]
     ranges.check(config)
+    _check_heads(config.model.tiny)
     if config.quant.format == "bcq":
         check_solver(config.quant.solver, config.quant.q, config.quant.offset, "quant.", "q")
     return config
+
+
+def _check_heads(tiny: Tiny) -> None:
+    if tiny.width % tiny.heads:
+        possible = [n for n in range(1, 65) if tiny.width % n == 0]
+        raise UserError(
+            f"model.tiny.heads={tiny.heads}: must divide model.tiny.width={tiny.width}, e.g. "
+            f"{', '.join(map(str, possible))}"
+        )
 
 
 def _refuse_unknown_keys(node: DictConfig, schema: type, prefix: str) -> None:
