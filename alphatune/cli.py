@@ -76,13 +76,13 @@ def _generate(to: argparse.ArgumentParser) -> None:
     )
     to.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="may be repeated")
     to.add_argument("--prompts", type=Path, metavar="FILE", help='one a line; FILE.jsonl: objects with "prompt"')
-    to.add_argument("--beam", type=_positive, default=4, metavar="K", help="beams (default: 4; 1 is greedy)")
-    to.add_argument("--max-new-tokens", type=_positive, default=64, metavar="N", help="default: 64")
+    to.add_argument("--beam", type=int, default=4, metavar="K", help="beams (default: 4; 1 is greedy)")
+    to.add_argument("--max-new-tokens", type=int, default=64, metavar="N", help="default: 64")
     to.add_argument("--length-penalty", type=float, default=1.0, metavar="X", help="default: 1.0")
     to.add_argument(
         "--no-repeat-ngram", type=int, default=0, metavar="N", help="never repeat N tokens (default: 0, off)"
     )
-    to.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="prompts at once (default: 16)")
+    to.add_argument("--batch-size", type=int, default=16, metavar="N", help="prompts at once (default: 16)")
     to.add_argument("--sample", type=float, metavar="TEMPERATURE", help="draw tokens at random instead of beam search")
     to.add_argument("--seed", type=int, default=0, help="of --sample; beam search draws nothing (default: 0)")
     to.add_argument(
@@ -155,16 +155,14 @@ def _run(argv: list[str] | None) -> int:
 
 
 def _check_generate(args: argparse.Namespace) -> None:
-    if args.no_repeat_ngram < 0:
-        raise UserError("--no-repeat-ngram: must not be negative")
+    from alphatune.config import Decode
+
+    for name in ("beam", "max_new_tokens", "length_penalty", "no_repeat_ngram", "batch_size"):
+        setting, value = ranges.field(Decode, name), getattr(args, name)
+        if not ranges.allows(setting, value):
+            raise UserError(f"--{name.replace('_', '-')} {value}: must be {ranges.wanted(setting)}")
     if args.sample is not None and not 0 < args.sample < float("inf"):
         raise UserError("--sample: the temperature must be positive")
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
-    return int(text)
 
 
 def _group_size(text: str) -> int | str:

@@ -147,6 +147,16 @@ def test_mistakes_of_quantising(home: Path, tmp_path: Path, capsys: Any, monkeyp
     assert not out.exists()
 
 
+@pytest.mark.parametrize("option, value, wanted", [
+    ("--beam", 0, "a whole number from 1 to 1024"), ("--max-new-tokens", 5000, "a whole number from 1 to 4096"),
+    ("--length-penalty", "nan", "a number from -10.0 to 10.0"),
+    ("--no-repeat-ngram", -1, "a whole number from 0 to 64"),
+    ("--batch-size", 0, "a whole number from 1 to 65536"),
+])  # fmt: skip
+def test_decoding_has_the_ranges_of_a_run(option: str, value: Any, wanted: str, capsys: Any) -> None:
+    wrong(capsys, f"{option} {value}: must be {wanted}", "generate", "nowhere", "--prompt", "x", option, value)
+
+
 def test_damaged_and_foreign_checkpoints(home: Path, tmp_path: Path, capsys: Any) -> None:
     def copy(name: str) -> Path:
         return Path(shutil.copytree(home / "dense", tmp_path / name))
