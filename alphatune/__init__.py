@@ -20,13 +20,13 @@ __all__ = ["AlphaTuningConfig", "BCQConfig", "UniformConfig", "quantize_model"]
 
 if TYPE_CHECKING:
     from alphatune.hub import quantize_model
-    from alphatune.quant_config import BCQConfig, UniformConfig
+    from alphatune.settings import BCQConfig, UniformConfig
     from alphatune.tuner import AlphaTuningConfig
 
 _HOMES = {
     "quantize_model": "alphatune.hub",
-    "BCQConfig": "alphatune.quant_config",
-    "UniformConfig": "alphatune.quant_config",
+    "BCQConfig": "alphatune.settings",
+    "UniformConfig": "alphatune.settings",
     "AlphaTuningConfig": "alphatune.tuner",
 }
 # Neither library looks for plug-ins itself, so ours register as soon as the module that they extend is there.

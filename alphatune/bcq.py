@@ -8,34 +8,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class BCQConfig:
-    """How to quantise: `bits` planes, one scale per `group_size` weights (None: per row), and the solver.
-
-    `solver` is "greedy" (Eq. 6-7), "alternating" (Eq. 8 and nearest codes, `iterations` times), or "optimal" (the
-    global optimum of the squared error, for one or two bits). `group_size` may also be "h" or "0.5h": multiples of
-    the model's width.
-
-    Three more solvers are not the paper's and need calibration inputs: they minimise the error of the layer's output.
-    "weighted" is "alternating" with each weight's error weighted by its input's mean square; "hessian" then solves
-    the scales exactly for the output error; "gptq" also chooses the codes with GPTQ's error feedback, `rounds` times.
-    `damping` is what they add to the diagonal of the inputs' second moments, as a fraction of its mean. `offset` adds
-    a constant per group to the sum of planes.
-    """
-
-    bits: int
-    group_size: int | str | None = None
-    solver: str = "greedy"
-    iterations: int = 15
-    offset: bool = False
-    rounds: int = 3
-    damping: float = 0.01
+from alphatune.settings import BCQConfig
 
 
 def solve(vectors: Tensor, config: BCQConfig) -> tuple[Tensor, Tensor]:
@@ -49,7 +26,7 @@ def solve(vectors: Tensor, config: BCQConfig) -> tuple[Tensor, Tensor]:
         largest scale first; "greedy" keeps the order of Eq. 6-7, which sparse vectors can turn round.
 
     Raises:
-        ValueError: a solver that is unknown or needs calibration inputs, or "optimal" with more than two bits.
+        ValueError: a solver that needs calibration inputs.
     """
     vectors = vectors.float()
     if config.solver == "greedy":
@@ -58,7 +35,7 @@ def solve(vectors: Tensor, config: BCQConfig) -> tuple[Tensor, Tensor]:
         return alternating(vectors, config.bits, config.iterations)
     if config.solver == "optimal":
         return optimal(vectors, config.bits)
-    raise ValueError(f"solver={config.solver}: must be one of: greedy, alternating, optimal")
+    raise ValueError(f"solver={config.solver}: looks at the layers' inputs, not at the weights alone")
 
 
 def greedy(vectors: Tensor, bits: int) -> tuple[Tensor, Tensor]:

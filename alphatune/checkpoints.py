@@ -14,6 +14,7 @@ from typing import Any
 from alphatune import models
 from alphatune.config import Model
 from alphatune.errors import UserError
+from alphatune.settings import FORMATS
 
 TASKS = {"causal-lm": "AutoModelForCausalLM", "classification": "AutoModelForSequenceClassification"}
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -89,11 +90,10 @@ def settings(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} is an adapter, not a model: give the base, and this folder as --adapter")
     config = read_json(folder / "config.json")
     weight_files(folder)
-    from alphatune.quant_config import BCQ, UNIFORM
-
     method = quant_method(config)
-    if method not in (None, BCQ, UNIFORM):
-        raise UserError(f"{folder}: quantised by {method}; known here are {BCQ}, {UNIFORM} and plain checkpoints")
+    known = [settings.quant_method for settings in FORMATS.values()]
+    if method not in (None, *known):
+        raise UserError(f"{folder}: quantised by {method}; known here are {', '.join(known)} and plain checkpoints")
     return config
 
 

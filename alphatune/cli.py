@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import NoReturn
 
 import alphatune
-from alphatune import completion
+from alphatune import completion, ranges
 from alphatune.errors import UserError
+from alphatune.settings import FORMATS, BCQConfig, is_group_size
 from alphatune.terminal import status_of
 
-SOLVERS = ("greedy", "alternating", "optimal", "weighted", "hessian", "gptq")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -52,11 +52,14 @@ def _quantize(to: argparse.ArgumentParser) -> None:
     to.add_argument("model", metavar="MODEL", help="folder, or hub id; safetensors only")
     to.add_argument("out", type=Path, metavar="OUT", help="folder to write")
     to.add_argument("--revision", help="commit, branch or tag of a hub id")
-    to.add_argument("--bits", type=int, choices=range(1, 9), default=3, metavar="N", help="1 to 8 (default: 3)")
+    bits = ranges.field(BCQConfig, "bits")
+    low, high = bits.metadata["range"]
+    to.add_argument("--bits", type=int, choices=range(low, high + 1), default=bits.default, metavar="N",
+                    help=f"{low} to {high} (default: {bits.default})")  # fmt: skip
     to.add_argument("--group-size", type=_group_size, metavar="N", help="weights per scale: a number, h or 0.5h of the "
                     "model's width (default: one row)")  # fmt: skip
-    to.add_argument("--format", choices=("bcq", "uniform"), default="bcq", help="binary codes or PEQA's uniform ones")
-    to.add_argument("--solver", choices=SOLVERS, help="of binary codes (default: greedy)")
+    to.add_argument("--format", choices=FORMATS, default="bcq", help="binary codes or PEQA's uniform ones")
+    to.add_argument("--solver", choices=ranges.choices(BCQConfig, "solver"), help="of binary codes (default: greedy)")
     to.add_argument("--offset", action="store_true", help="binary codes with an offset per group")
     to.add_argument("--calibration", type=Path, metavar="FILE", help="texts, one a line, for weighted, hessian, gptq")
     to.add_argument("--modules", metavar="A,B", help="names, or last parts of names, of the layers to quantise")
@@ -73,13 +76,13 @@ def _generate(to: argparse.ArgumentParser) -> None:
     )
     to.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="may be repeated")
     to.add_argument("--prompts", type=Path, metavar="FILE", help='one a line; FILE.jsonl: objects with "prompt"')
-    to.add_argument("--beam", type=_positive, default=4, metavar="K", help="beams (default: 4; 1 is greedy)")
-    to.add_argument("--max-new-tokens", type=_positive, default=64, metavar="N", help="default: 64")
+    to.add_argument("--beam", type=int, default=4, metavar="K", help="beams (default: 4; 1 is greedy)")
+    to.add_argument("--max-new-tokens", type=int, default=64, metavar="N", help="default: 64")
     to.add_argument("--length-penalty", type=float, default=1.0, metavar="X", help="default: 1.0")
     to.add_argument(
         "--no-repeat-ngram", type=int, default=0, metavar="N", help="never repeat N tokens (default: 0, off)"
     )
-    to.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="prompts at once (default: 16)")
+    to.add_argument("--batch-size", type=int, default=16, metavar="N", help="prompts at once (default: 16)")
     to.add_argument("--sample", type=float, metavar="TEMPERATURE", help="draw tokens at random instead of beam search")
     to.add_argument("--seed", type=int, default=0, help="of --sample; beam search draws nothing (default: 0)")
     to.add_argument(
@@ -152,29 +155,22 @@ def _run(argv: list[str] | None) -> int:
 
 
 def _check_generate(args: argparse.Namespace) -> None:
-    if args.no_repeat_ngram < 0:
-        raise UserError("--no-repeat-ngram: must not be negative")
+    from alphatune.config import Decode
+
+    for name in ("beam", "max_new_tokens", "length_penalty", "no_repeat_ngram", "batch_size"):
+        setting, value = ranges.field(Decode, name), getattr(args, name)
+        if not ranges.allows(setting, value):
+            raise UserError(f"--{name.replace('_', '-')} {value}: must be {ranges.wanted(setting)}")
     if args.sample is not None and not 0 < args.sample < float("inf"):
         raise UserError("--sample: the temperature must be positive")
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
-    return int(text)
-
-
 def _group_size(text: str) -> int | str:
     """A number of weights, or a multiple of the width as it stands."""
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    try:
-        multiple = float(text.removesuffix("h") or 1) if text.endswith("h") else 0.0
-    except ValueError:
-        multiple = 0.0
-    if not 0 < multiple < float("inf"):
+    size = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else text
+    if not is_group_size(size):
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number of weights nor h or 0.5h")
-    return text
+    return size
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """From a command line to composed configs, through Hydra, with every mistake told in one line.
 
-Hydra composes, sweeps and prints help; this file only runs it, and translates what it refuses.
+Hydra composes, sweeps and prints help; this file runs it, translates what it refuses, and sees that a group typed on
+the command line (decode=stock) wins over the hyper-parameters that are looked up for the cell.
 """
 
 from __future__ import annotations
@@ -8,41 +9,49 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
+from alphatune import groups, ranges
 from alphatune.artifacts import unwritable
-from alphatune.config import Config, parse, wanted
+from alphatune.config import Config, field_of, parse
 from alphatune.errors import UserError
 from alphatune.quoting import quoted
 
-Job = Callable[[DictConfig, list[str]], None]
+Job = Callable[[list[str]], None]
+CHOSEN = ("quant", "trainer", "decode")  # groups that the hyper-parameters of a cell reach into
 _ALL_KEYS = "python -m alphatune.run --help lists all groups and keys"
-
-
-def conf_folder() -> Path:
-    """`conf/` beside the package in a checkout, inside the package in an installed wheel."""
-    package = Path(__file__).resolve().parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
 
 
 def by_q(q: int, values: DictConfig) -> object:
     """Resolver `${by_q:${quant.q},{3: a, 2: b}}`: the value published for q; else `other`, else the first q's."""
     return values.get(q, values.get("other", next(iter(values.values()))))
+
+
+@contextlib.contextmanager
+def _hydra() -> Iterator[None]:
+    """Hydra, ready to compose; inside a job it is running already and is put back afterwards."""
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(groups.folder()), version_base="1.3", job_name="alphatune"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = running
 
 
 def register() -> None:
@@ -60,13 +69,50 @@ def compose(overrides: list[str]) -> DictConfig:
     register()
     overrides = quoted(overrides)
     _check_hparams(overrides)
+    _check_typed(overrides)
     try:
-        with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3", job_name="alphatune"):
+        with _hydra():
             cfg = hydra.compose("config", overrides=overrides)
+            _typed_groups_win(cfg, overrides)
             OmegaConf.resolve(cfg)
             return cfg
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(_one_line(error, overrides)) from error
+
+
+def chosen(overrides: list[str]) -> dict[str, str]:
+    """The choice of every group that has one: group -> name of a file that exists."""
+    listed = OmegaConf.to_container(OmegaConf.load(groups.folder() / "config.yaml"))["defaults"]  # type: ignore[call-overload, index]
+    pairs = [pair for entry in listed if isinstance(entry, dict) for pair in entry.items()]
+    found = {group.removeprefix("optional "): str(name) for group, name in pairs} | typed(overrides)
+    for gone in (o.key_or_group for o in _parsed(overrides) if o.is_delete()):
+        found.pop(gone, None)
+    filled = {group: re.sub(r"\$\{(\w+)\}", lambda m: found[m[1]], name) for group, name in found.items()}
+    return {group: name for group, name in filled.items() if group in groups.names() and name in groups.choices(group)}
+
+
+def typed(overrides: list[str]) -> dict[str, str]:
+    """The groups whose choice stands on the command line: group -> name."""
+    given = {o.key_or_group: str(o.value()) for o in _parsed(overrides) if o.key_or_group in groups.names()}
+    return {group: name for group, name in given.items() if name in groups.choices(group)}
+
+
+def _typed_groups_win(cfg: DictConfig, overrides: list[str]) -> None:
+    """Take what typed groups say from a composition without the cell's hyper-parameters.
+
+    Of the method that is its own node only: its learning rate is meant for cells that have none of their own.
+    """
+    given = typed(overrides)
+    keys = [group for group in CHOSEN if group in given]
+    if "method" in given:
+        said = {k: v for k, v in groups.leaves(groups.content("method", given["method"])) if k.startswith("method.")}
+        keys += [key for key, value in said.items() if OmegaConf.select(cfg, key) != value]
+    if not keys:
+        return
+    others = [o for o in overrides if o.lstrip("+~").partition("=")[0] != "hparams"]
+    without = hydra.compose("config", overrides=[*others, "~hparams"])
+    for key in keys:
+        OmegaConf.update(cfg, key, OmegaConf.select(without, key), merge=False)
 
 
 def config_of(overrides: list[str]) -> Config:
@@ -94,8 +140,8 @@ def check(arguments: list[str]) -> None:
         _check_folder([o for o in given_overrides if o not in overrides], bool(given.multirun))
     jobs = [overrides]
     if given.multirun:
+        parsed = _parsed(overrides)
         try:
-            parsed = OverridesParser.create().parse_overrides(overrides)
             jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
         except HydraException as error:
             raise UserError(_one_line(error, overrides)) from error
@@ -110,7 +156,7 @@ def _check_folder(overrides: list[str], sweep: bool) -> None:
     key = "hydra.sweep.dir" if sweep else "hydra.run.dir"
     register()
     try:
-        with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3", job_name="alphatune"):
+        with hydra.initialize_config_dir(str(groups.folder()), version_base="1.3", job_name="alphatune"):
             cfg = hydra.compose("config", overrides=overrides, return_hydra_config=True)
     except HydraException as error:
         raise UserError(" ".join(str(error).split())) from error
@@ -131,30 +177,37 @@ def in_process() -> bool:
 
 
 def launch(arguments: list[str], job: Job) -> None:
-    """Hand the command line to Hydra and call `job(config, overrides)` for every run.
+    """Hand the command line to Hydra and call `job(overrides)` for every run. `--cfg job` shows the config instead.
 
     Raises:
         UserError: the config of a whole sweep is to be shown.
     """
-    if is_sweep(arguments) and _shows(arguments):
+    given = get_args_parser().parse_args(arguments)
+    if given.multirun and given.cfg:
         raise UserError("--cfg shows the config of one run: leave out -m, and give one value for each setting")
+    if given.cfg == "all":
+        raise UserError("--cfg all: use --cfg job for the run's config, --cfg hydra for Hydra's own")
+    if given.cfg == "job":
+        print(_shown(given.overrides, given.package), end="")
+        return
     register()
 
-    @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
+    @hydra.main(version_base="1.3", config_path=str(groups.folder()), config_name="config")
     def hydra_main(cfg: DictConfig) -> None:
-        job(cfg, list(HydraConfig.get().overrides.task))
+        job(list(HydraConfig.get().overrides.task))
 
-    with _argv([sys.argv[0], *_resolved(quoted(arguments, is_sweep(arguments)))]):
+    with _argv([sys.argv[0], *quoted(arguments, is_sweep(arguments))]):
         hydra_main()
 
 
-def _resolved(arguments: list[str]) -> list[str]:
-    """`--cfg job` shows values, not the expressions that give them."""
-    return [*arguments, "--resolve"] if _shows(arguments) and "--resolve" not in arguments else arguments
-
-
-def _shows(arguments: list[str]) -> bool:
-    return any(a == "-c" or a.startswith("--cfg") for a in arguments)
+def _shown(overrides: list[str], package: str | None) -> str:
+    """The config of one run as YAML: values, not the expressions that give them."""
+    cfg = compose([o for o in overrides if not o.lstrip("+~").startswith("hydra")])
+    part = cfg if package is None else OmegaConf.select(cfg, package)
+    if part is None:
+        raise UserError(f"--package {package}: no such key; keys of the config: {', '.join(map(str, cfg))}")
+    head = "" if package is None else f"# @package {package}\n"
+    return head + (OmegaConf.to_yaml(part) if OmegaConf.is_config(part) else f"{part}\n")
 
 
 @contextlib.contextmanager
@@ -167,23 +220,32 @@ def _argv(arguments: list[str]):  # type: ignore[no-untyped-def]
         sys.argv = before
 
 
-def choices(group: str) -> list[str]:
-    """The names that a config group takes, those in subfolders as folder/name."""
-    folder = conf_folder() / group
-    return sorted(str(p.relative_to(folder).with_suffix("")).replace(os.sep, "/") for p in folder.rglob("*.yaml"))
-
-
-def groups() -> list[str]:
-    """The config groups."""
-    return sorted(p.name for p in conf_folder().iterdir() if p.is_dir())
-
-
 def _check_hparams(overrides: list[str]) -> None:
     """The hparams group is optional in the defaults list, so Hydra would ignore a misspelt name."""
     for override in overrides:
         key, _, value = override.partition("=")
-        if key.lstrip("+") == "hparams" and value not in choices("hparams"):
+        if key.lstrip("+") == "hparams" and value not in groups.choices("hparams"):
             raise UserError(_no_such_choice("hparams", value))
+
+
+def _check_typed(overrides: list[str]) -> None:
+    """Refuse what OmegaConf would turn into the right type, e.g. the text '3' into a number or 7 into true."""
+    for override in _parsed(overrides):
+        field = field_of(override.key_or_group)
+        if field is None or override.is_delete() or override.is_sweep_override():
+            continue
+        value = override.value()
+        if isinstance(value, str) and "${" in value:
+            continue
+        if not str(field.type).startswith(("str", "list", "dict")) and not ranges.allows(field, value):
+            raise UserError(f"{str(override.input_line).lstrip('+')}: must be {ranges.wanted(field)}")
+
+
+def _parsed(overrides: list[str]) -> list[Override]:
+    try:
+        return list(OverridesParser.create().parse_overrides(overrides))
+    except HydraException as error:
+        raise UserError(_one_line(error, overrides)) from error
 
 
 def _one_line(error: Exception, overrides: list[str]) -> str:
@@ -199,12 +261,13 @@ def _one_line(error: Exception, overrides: list[str]) -> str:
     if isinstance(error, ValueError) and not isinstance(error, HydraException):
         for override in overrides:
             key, _, value = override.partition("=")
-            if key in groups() and value in ("null", ""):
+            if key in groups.names() and value in ("null", ""):
                 return _no_such_choice(key, value)
     if isinstance(error, ConfigCompositionException) and isinstance(cause, ValidationError):
         override = str(error).removeprefix("Error merging override ")
-        key = override.lstrip("+").partition("=")[0]
-        return f"{override.lstrip('+')}: must be {wanted(key)}"
+        wrong = field_of(override.lstrip("+").partition("=")[0])
+        if wrong is not None:
+            return f"{override.lstrip('+')}: must be {ranges.wanted(wrong)}"
     refused = re.match(r"Could not override '([^']+)'", str(error))
     if refused:
         key = refused[1]
@@ -215,7 +278,7 @@ def _one_line(error: Exception, overrides: list[str]) -> str:
 
 
 def _no_such_choice(group: str, value: str) -> str:
-    return f"{group}={value}: no such choice; must be one of: {', '.join(choices(group))}"
+    return f"{group}={value}: no such choice; must be one of: {', '.join(groups.choices(group))}"
 
 
 def _keys(where: str) -> list[str]:
@@ -224,4 +287,4 @@ def _keys(where: str) -> list[str]:
     node: object = Config()
     for part in where.split(".") if where else []:
         node = getattr(node, part, node)
-    return [f.name for f in dataclasses.fields(node)] if dataclasses.is_dataclass(node) else groups()
+    return [f.name for f in dataclasses.fields(node)] if dataclasses.is_dataclass(node) else groups.names()

@@ -13,9 +13,8 @@ from torch import Tensor
 
 import alphatune
 from alphatune import checkpoints, hub, outputs
-from alphatune.config import CALIBRATED
 from alphatune.errors import UserError
-from alphatune.quant_config import BCQConfig, UniformConfig
+from alphatune.settings import CALIBRATED, BCQConfig, Quantization, UniformConfig
 
 _LONGEST = 512  # tokens of a calibration text
 _HEAD = "note: the classification head is new and random: train it with an adapter (task_type=SEQ_CLS)"
@@ -57,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _config(args: argparse.Namespace) -> BCQConfig | UniformConfig:
+def _config(args: argparse.Namespace) -> Quantization:
     modules = None if args.modules is None else [n for n in (m.strip() for m in args.modules.split(",")) if n]
     if modules == []:
         raise UserError("--modules names none")
@@ -65,13 +64,11 @@ def _config(args: argparse.Namespace) -> BCQConfig | UniformConfig:
         if args.solver is not None or args.offset:
             raise UserError("--solver and --offset belong to --format bcq")
         return UniformConfig(args.bits, args.group_size, modules)
-    solver = args.solver or "greedy"
-    if solver == "optimal" and (args.bits > 2 or args.offset):
-        raise UserError("--solver optimal: exact only for --bits 1 and 2 without --offset; use alternating")
-    return BCQConfig(args.bits, args.group_size, solver, modules=modules, offset=args.offset)
+    solver = {} if args.solver is None else {"solver": args.solver}
+    return BCQConfig(args.bits, args.group_size, modules=modules, offset=args.offset, **solver)
 
 
-def _texts(path: Path | None, config: BCQConfig | UniformConfig) -> list[str]:
+def _texts(path: Path | None, config: Quantization) -> list[str]:
     """The calibration texts, one a line."""
     needs = isinstance(config, BCQConfig) and config.solver in CALIBRATED
     if path is None:
@@ -97,7 +94,7 @@ def _batches(texts: list[str], source: Path, model: Any) -> list[dict[str, Tenso
     return [{"input_ids": torch.tensor([ids])} for ids in found if ids]
 
 
-def _summary(model: Any, config: BCQConfig | UniformConfig, dense: int, size: int) -> list[str]:
+def _summary(model: Any, config: Quantization, dense: int, size: int) -> list[str]:
     reports = model.hf_quantizer.reports
     groups = sorted({r.group_size for r in reports})
     how, scale = "uniform codes", "one step and one zero point"

@@ -11,17 +11,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from alphatune import ranges
 from alphatune.errors import UserError
-
-
-def one_of(*allowed: str) -> Any:
-    """A string field that takes one of `allowed`; the first is the schema's default."""
-    return field(default=allowed[0], metadata={"one_of": allowed})
-
-
-def between(low: float, high: float, default: float) -> Any:
-    """A number field with an inclusive range."""
-    return field(default=default, metadata={"range": (low, high)})
+from alphatune.ranges import between, one_of, same
+from alphatune.settings import FORMATS, BCQConfig, Quantization, UniformConfig, check_solver
 
 
 @dataclass
@@ -48,8 +41,8 @@ class Data:
 
     dir: str | None = None  # folder with the user's files; None: $ALPHATUNE_DATA, then the cache, then a download
     offline: bool = False  # never try the network
-    train_limit: int | None = None  # first n training examples after a seeded shuffle; None: all
-    eval_limit: int | None = None  # first n evaluation examples; None: all
+    train_limit: int | None = between(1, 10**9, None)  # first n training examples after a seeded shuffle; None: all
+    eval_limit: int | None = between(1, 10**9, None)  # first n evaluation examples; None: all
     allow_count_mismatch: bool = False  # accept files whose example counts differ from `task.counts`
 
 
@@ -99,23 +92,28 @@ class Method:
     lora: Lora = field(default_factory=Lora)
 
 
-# Solvers that need the inputs of the layers on some training texts.
-CALIBRATED = ("weighted", "hessian", "gptq")
-
-
 @dataclass
 class Quant:
-    """How a weight becomes codes and scales."""
+    """How a weight becomes codes and scales: the fields of `settings.BCQConfig` that a run sets, and the format."""
 
-    format: str = one_of("bcq", "uniform")
-    q: int = between(1, 8, 3)  # bits per weight
-    group_size: int | str | None = None  # weights per scale: None = one row, an int, or "h" / "0.5h" of the model width
-    solver: str = one_of("greedy", "alternating", "optimal", *CALIBRATED)
-    iterations: int = between(1, 1000, 15)  # of the alternating solver, and of the start of the calibrated ones
-    offset: bool = False  # a constant per group beside the planes; uniform codes always have one
+    format: str = one_of(*FORMATS)
+    q: int = same(BCQConfig, "bits")  # bits per weight
+    group_size: int | str | None = same(BCQConfig, "group_size")  # weights per scale
+    solver: str = same(BCQConfig, "solver")
+    iterations: int = same(BCQConfig, "iterations")  # of the alternating solver, and of the calibrated ones' start
+    offset: bool = same(BCQConfig, "offset")  # a constant per group beside the planes; uniform codes always have one
     calibration: int = between(1, 10**6, 128)  # training examples that calibrated solvers look at
-    rounds: int = between(1, 1000, 3)  # of the solvers hessian and gptq: codes for the scales, scales for the codes
-    damping: float = between(1e-6, 10.0, 0.01)  # of calibrated solvers: added to X'X, a share of its mean diagonal
+    rounds: int = same(BCQConfig, "rounds")  # of the solvers hessian and gptq: codes for the scales, scales for codes
+    damping: float = same(BCQConfig, "damping")  # of calibrated solvers: added to X'X, a share of its mean diagonal
+
+    def settings(self) -> Quantization:
+        """The format's own settings. Raises UserError as they do."""
+        if self.format == "uniform":
+            return UniformConfig(self.q, self.group_size)
+        return BCQConfig(
+            self.q, self.group_size, self.solver, self.iterations,
+            offset=self.offset, rounds=self.rounds, damping=self.damping,
+        )  # fmt: skip
 
 
 @dataclass
@@ -131,8 +129,8 @@ class Hparams:
     dropout: float = between(0.0, 0.9, 0.0)  # of the backbone
     label_smoothing: float = between(0.0, 0.9, 0.0)
     optimizer: str = one_of("adamw", "adafactor")
-    adam_beta1: float = between(0.0, 1.0, 0.9)
-    adam_beta2: float = between(0.0, 1.0, 0.999)
+    adam_beta1: float = between(0.0, 1.0, 0.9, below=True)
+    adam_beta2: float = between(0.0, 1.0, 0.999, below=True)
     adam_epsilon: float = between(0.0, 1.0, 1e-8)
     max_grad_norm: float = between(0.0, 10**9, 0.0)  # 0: no clipping
 
@@ -141,7 +139,7 @@ class Hparams:
 class Trainer:
     """How training is carried out: length, curves, checkpoints, precision."""
 
-    max_steps: int | None = None  # overrides epochs
+    max_steps: int | None = between(1, 10**9, None)  # overrides epochs; None: as many as the epochs take
     evals: int = between(1, 1000, 10)  # points of the validation curve
     saves: int = between(0, 1000, 4)  # mid-run checkpoints that a killed run continues from
     precision: str = one_of("float32", "bfloat16")
@@ -216,10 +214,20 @@ def parse(cfg: DictConfig) -> Config:
     if not isinstance(config, Config):
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), cfg))  # type: ignore[assignment]
     config.model.name = config.model.name or config.model.name_or_path.rstrip("/").rsplit("/", 1)[-1]
-    _check_values(config, "")
-    _check_group_size(config.quant)
-    _check_solver(config.quant)
+    ranges.check(config)
+    _check_heads(config.model.tiny)
+    if config.quant.format == "bcq":
+        check_solver(config.quant.solver, config.quant.q, config.quant.offset, "quant.", "q")
     return config
+
+
+def _check_heads(tiny: Tiny) -> None:
+    if tiny.width % tiny.heads:
+        possible = [n for n in range(1, 65) if tiny.width % n == 0]
+        raise UserError(
+            f"model.tiny.heads={tiny.heads}: must divide model.tiny.width={tiny.width}, e.g. "
+            f"{', '.join(map(str, possible))}"
+        )
 
 
 def _refuse_unknown_keys(node: DictConfig, schema: type, prefix: str) -> None:
@@ -237,66 +245,14 @@ def _refuse_unknown_keys(node: DictConfig, schema: type, prefix: str) -> None:
             _refuse_unknown_keys(child, factory, f"{prefix}{key}.")  # type: ignore[arg-type]
 
 
-def _check_values(config: Any, prefix: str) -> None:
-    for f in dataclasses.fields(config):
-        value, key = getattr(config, f.name), f"{prefix}{f.name}"
-        if dataclasses.is_dataclass(value):
-            _check_values(value, f"{key}.")
-        elif "one_of" in f.metadata and value not in f.metadata["one_of"]:
-            raise UserError(f"{key}={value}: must be one of: {', '.join(f.metadata['one_of'])}")
-        elif "range" in f.metadata:
-            low, high = f.metadata["range"]
-            if not low <= value <= high:  # also refuses nan
-                raise UserError(f"{key}={value}: must be {_wanted(f)}")
-
-
-def wanted(key: str) -> str:
-    """What a value of `key` must be, in words, e.g. "a whole number from 1 to 8"."""
+def field_of(key: str) -> ranges.Field | None:
+    """The schema's field for a key such as "quant.q"; None if `key` names none, or a whole group."""
     schema: Any = Config
     *path, last = key.split(".")
-    for part in path:
-        schema = next(f.default_factory for f in dataclasses.fields(schema) if f.name == part)
-    return _wanted(next(f for f in dataclasses.fields(schema) if f.name == last))
-
-
-def _wanted(f: dataclasses.Field[Any]) -> str:
-    if "one_of" in f.metadata:
-        return f"one of: {', '.join(f.metadata['one_of'])}"
-    if "range" in f.metadata:
-        low, high = f.metadata["range"]
-        kind = "a whole number" if f.type == "int" else "a number"
-        return f"{kind} from {low} to {high}"
-    if f.name == "group_size":
-        return _GROUP_SIZES
-    kinds = {
-        "int | None": "a whole number or null",
-        "bool": "true or false",
-        "str": "a word",
-        "list[str]": "a list of words",
-    }
-    return kinds.get(str(f.type), f"of type {f.type}")
-
-
-_GROUP_SIZES = "null (one row), a whole number of weights, or a multiple of the model width such as h or 0.5h"
-
-
-def _check_group_size(quant: Quant) -> None:
-    g = quant.group_size
-    if g is None or (isinstance(g, int) and not isinstance(g, bool) and g >= 1):
-        return
-    if isinstance(g, str) and g.endswith("h"):
-        try:
-            if float(g[:-1] or 1) > 0:
-                return
-        except ValueError:
-            pass
-    raise UserError(f"quant.group_size={g}: must be {_GROUP_SIZES}")
-
-
-def _check_solver(quant: Quant) -> None:
-    if quant.solver != "optimal" or quant.format != "bcq":
-        return
-    if quant.q > 2:
-        raise UserError(f"quant.solver=optimal: exact only for quant.q=1 and 2, not quant.q={quant.q}; use alternating")
-    if quant.offset:
-        raise UserError("quant.solver=optimal: not with quant.offset=true; use alternating")
+    try:
+        for part in path:
+            schema = ranges.field(schema, part).default_factory
+        found = ranges.field(schema, last)
+    except (KeyError, TypeError):
+        return None
+    return None if dataclasses.is_dataclass(found.default_factory) else found

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from alphatune import settings
 from alphatune.errors import UserError
 
 
@@ -32,19 +33,18 @@ class Grouping:
         """
         if group_size is None:
             return cls(rows, columns, columns)
+        settings.check_group_size(group_size)
         if isinstance(group_size, str):
             if width is None:
                 raise UserError(
                     f"group_size={group_size}: the model's width is not known here; give a number of weights"
                 )
-            exact = float(group_size.removesuffix("h") or 1) * width
-            if exact != int(exact) or exact < 1:
+            exact = (settings.multiple_of_width(group_size) or 0) * width
+            if exact.denominator != 1:
                 raise UserError(
-                    f"group_size={group_size}: {exact:g} is not a whole number of weights at model width {width}"
+                    f"group_size={group_size}: {float(exact):g} is not a whole number of weights at model width {width}"
                 )
             group_size = int(exact)
-        if group_size < 1:
-            raise UserError(f"group_size={group_size}: must be at least 1 weight")
         if group_size > columns and group_size % columns:
             raise UserError(
                 f"group_size={group_size}: a group larger than a row of {columns} weights must span whole rows; "

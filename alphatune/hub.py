@@ -6,9 +6,9 @@ config.json names the packed layers, so loading never guesses which they are.
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,11 @@ from transformers.quantizers.base import HfQuantizer
 
 from alphatune import quantize
 from alphatune.errors import UserError
+from alphatune.grouping import Grouping
 from alphatune.layers import PackedLinear, packed_layers
-from alphatune.quant_config import BCQ, UNIFORM, BCQConfig, UniformConfig
 from alphatune.quantize import LayerReport, linear_layers, replace, weight_of
+from alphatune.settings import FORMATS, Quantization
 
-Quantization = BCQConfig | UniformConfig
 Calibration = Sequence[Mapping[str, Tensor]]
 _TENSORS = {"qweight": "I32", "alpha": "F32", "offset": "F32"}  # in the files, under these names of their dtypes
 _Stored = dict[str, tuple[str, tuple[int, ...]]]  # name -> dtype and shape
@@ -49,12 +49,12 @@ def quantize_model(
         UserError: the model is packed already, no layer is to be packed, weights are not finite, a group size does not
             fit, or the solver lacks calibration inputs.
     """
-    if not isinstance(config, BCQConfig | UniformConfig):
+    if not isinstance(config, Quantization):
         raise UserError(f"quantize_model takes alphatune.BCQConfig or alphatune.UniformConfig, not {type(config)}")
     if not hasattr(model, "save_pretrained"):
         _pack(model, config, progress, calibration)
         return model
-    quantizer = PackedQuantizer(copy.deepcopy(config), pre_quantized=False)
+    quantizer = PackedQuantizer(config, pre_quantized=False)
     quantizer.progress, quantizer.calibration = progress, calibration
     quantizer.postprocess_model(model)  # type: ignore[arg-type]
     _attach(quantizer, model)
@@ -63,21 +63,29 @@ def quantize_model(
 
 def mark_packed(model: Any, config: Quantization) -> None:
     """Tell transformers that `model` holds packed layers, made with `config`, so that `save_pretrained` works."""
-    settings = copy.deepcopy(config)
-    settings.modules = {name: layer.grouping.size for name, layer in packed_layers(model).items()}
-    model.config.quantization_config = settings
-    _attach(PackedQuantizer(settings, pre_quantized=True), model)
+    quantizer = PackedQuantizer(config, pre_quantized=True)
+    quantizer.keep(model, _sizes(model))
+    _attach(quantizer, model)
 
 
 class PackedQuantizer(HfQuantizer):
     """What transformers asks for while it loads or saves a packed model."""
 
     def __init__(self, quantization_config: Quantization, **kwargs: Any) -> None:
-        super().__init__(quantization_config, **kwargs)
-        self.settings = quantization_config
+        super().__init__(quantization_config, **kwargs)  # type: ignore[arg-type]  # it is used by its methods only
         self.reports: list[LayerReport] = []  # errors of the layers, where this process quantised them
         self.progress = True
         self.calibration: Calibration | None = None
+
+    @property
+    def settings(self) -> Quantization:
+        """How the model is, or is to be, quantised."""
+        return self.quantization_config  # type: ignore[return-value]
+
+    def keep(self, model: Any, modules: dict[str, int]) -> None:
+        """From now on these are the packed layers, here and in what `save_pretrained` writes."""
+        self.quantization_config = changed(self.settings, modules=modules)  # type: ignore[assignment]
+        model.config.quantization_config = self.quantization_config
 
     def _process_model_before_weight_loading(
         self, model: Any, checkpoint_files: list[str] | None = None, **kwargs: Any
@@ -88,13 +96,14 @@ class PackedQuantizer(HfQuantizer):
         stored = _stored(checkpoint_files)
         modules = self.settings.modules if isinstance(self.settings.modules, dict) else {}
         found: dict[str, int] = {}
-        for name in modules:
+        for name, size in modules.items():
             here = _here(model, name)
             if here is None:  # a part of the saved model that this class leaves out
                 _check_left_out(model, name, stored)
                 continue
             layer = model.get_submodule(here)
-            grouping = self.settings.grouping(name, *weight_of(layer).shape)
+            rows, columns = weight_of(layer).shape
+            grouping = Grouping.of(rows, columns, size)
             bias = getattr(layer, "bias", None)
             packed = PackedLinear.empty(grouping, self.settings.bits, self.settings.has_offset, bias)
             _check_stored(packed, (name, here), stored)
@@ -109,7 +118,7 @@ class PackedQuantizer(HfQuantizer):
                 f"the checkpoint's quantization_config names no layer of {type(model).__name__}: "
                 "its config.json belongs to another model"
             )
-        self.settings.modules = found
+        self.keep(model, found)
         stops = {f"^{re.escape(name)}\\.weight$" for name in [*modules, *found]}  # see get_state_dict_and_metadata
         model._keys_to_ignore_on_load_unexpected = set(model._keys_to_ignore_on_load_unexpected or ()) | stops
         return model
@@ -118,7 +127,7 @@ class PackedQuantizer(HfQuantizer):
         """Quantise a model that was loaded dense; see that a packed one is complete. Either is frozen."""
         if not self.pre_quantized:
             self.reports = _pack(model, self.settings, self.progress, self.calibration)
-            self.settings.modules = {name: layer.grouping.size for name, layer in packed_layers(model).items()}
+            self.keep(model, _sizes(model))
             self.pre_quantized = True
             return model
         for name, layer in packed_layers(model).items():
@@ -154,9 +163,14 @@ class PackedQuantizer(HfQuantizer):
 
 def register() -> None:
     """Tell transformers about the two formats; doing it again changes nothing."""
-    for method, config in ((BCQ, BCQConfig), (UNIFORM, UniformConfig)):
-        auto.AUTO_QUANTIZATION_CONFIG_MAPPING[method] = config
-        auto.AUTO_QUANTIZER_MAPPING[method] = PackedQuantizer
+    for settings in FORMATS.values():
+        auto.AUTO_QUANTIZATION_CONFIG_MAPPING[settings.quant_method] = settings  # used by its methods only
+        auto.AUTO_QUANTIZER_MAPPING[settings.quant_method] = PackedQuantizer
+
+
+def _sizes(model: nn.Module) -> dict[str, int]:
+    """The packed layers with their weights per scale."""
+    return {name: layer.grouping.size for name, layer in packed_layers(model).items()}
 
 
 def _attach(quantizer: PackedQuantizer, model: Any) -> None:
@@ -168,7 +182,7 @@ def _pack(model: nn.Module, config: Quantization, progress: bool, calibration: C
     if packed_layers(model):
         raise UserError("this model is quantised already; quantise the dense one")
     chosen = None if config.modules is None else _chosen(model, config.modules)
-    reports = quantize.quantize_model(model, config, progress, calibration, chosen)
+    reports = quantize.quantize_layers(model, config, progress, calibration, chosen)
     model.requires_grad_(False)
     return reports
 

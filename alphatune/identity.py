@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from alphatune.artifacts import digest
-from alphatune.config import CALIBRATED, Config
+from alphatune.config import Config
+from alphatune.settings import CALIBRATED
 from alphatune.versions import VERSIONS
 
 # Fields added after records existed, with the value that means "as before": such a value is left out of the hash.

@@ -6,13 +6,12 @@ import argparse
 import json
 import shutil
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from alphatune import card, checkpoints, methods, models, outputs, packed_file, record, train
+from alphatune import card, checkpoints, methods, models, outputs, record, train
 from alphatune.artifacts import ReadOnly
 from alphatune.config import Config, parse
 from alphatune.data.example import Dataset
@@ -175,11 +174,8 @@ def _write_model(source: Run, folder: Path, kind: str) -> None:
     model, tokenizer = source.final if kind == "model" else source.base()
     if packed_layers(model):
         from alphatune import hub
-        from alphatune.quant_config import BCQConfig, UniformConfig
 
-        settings = packed_file.quantizer(source.config.quant)
-        uniform = source.config.quant.format == "uniform"
-        hub.mark_packed(model, (UniformConfig if uniform else BCQConfig)(**asdict(settings)))
+        hub.mark_packed(model, source.config.quant.settings())
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

@@ -11,15 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from alphatune.bcq import BCQConfig
 from alphatune.config import Quant
 from alphatune.grouping import Grouping
 from alphatune.layers import PackedLinear, packed_layers
 from alphatune.quantize import (
-    UniformConfig,
     linear_layers,
     model_width,
-    quantize_model,
+    quantize_layers,
     replace,
     weight_of,
 )  # fmt: skip
@@ -29,15 +27,6 @@ REPORT = "report.json"
 Calibration = Sequence[Mapping[str, torch.Tensor]]
 
 
-def quantizer(quant: Quant) -> BCQConfig | UniformConfig:
-    """The library's settings of a run's `quant` group."""
-    if quant.format == "uniform":
-        return UniformConfig(quant.q, quant.group_size)
-    return BCQConfig(
-        quant.q, quant.group_size, quant.solver, quant.iterations, quant.offset, quant.rounds, quant.damping
-    )
-
-
 def write(
     folder: Path, model: nn.Module, quant: Quant, progress: bool = True, calibration: Calibration | None = None
 ) -> None:
@@ -45,7 +34,7 @@ def write(
 
     `calibration`: batches of inputs, for the solvers that need them.
     """
-    reports = quantize_model(model, quantizer(quant), progress, calibration)
+    reports = quantize_layers(model, quant.settings(), progress, calibration)
     tensors = {}
     for name, layer in packed_layers(model).items():
         tensors[f"{name}.qweight"] = layer.qweight

@@ -18,7 +18,6 @@ from alphatune.config import Config
 from alphatune.data.example import Example
 from alphatune.errors import UserError
 from alphatune.grouping import Grouping
-from alphatune.packed_file import quantizer
 
 _MEASURED = 64  # texts of a split that are tokenised to find the longest: those with the most characters
 
@@ -126,7 +125,7 @@ def _layers(network: nn.Module, config: Config) -> list[str]:
         for rows, columns in sorted(shapes, key=lambda shape: (shape[1], shape[0])):
             try:
                 grouping = Grouping.of(rows, columns, config.quant.group_size, width)
-                quantize.check_span(grouping, quantizer(config.quant))
+                quantize.check_span(grouping, config.quant.settings())
             except UserError as error:
                 found.append(f"quant.{error}")
                 break  # what fits the shortest row is named

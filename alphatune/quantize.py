@@ -15,21 +15,12 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from alphatune import bcq, calibrated, packing, uniform, weighted
-from alphatune.bcq import BCQConfig
 from alphatune.calibration import second_moments
-from alphatune.config import CALIBRATED
 from alphatune.errors import UserError
 from alphatune.grouping import Grouping
 from alphatune.layers import PackedLinear
 from alphatune.progress import Progress
-
-
-@dataclass(frozen=True)
-class UniformConfig:
-    """PEQA's quantiser: `bits` per weight, one step and zero point per `group_size` weights (None: per row)."""
-
-    bits: int
-    group_size: int | str | None = None
+from alphatune.settings import CALIBRATED, BCQConfig, Quantization, UniformConfig
 
 
 @dataclass(frozen=True)
@@ -46,9 +37,9 @@ class LayerReport:
     output_error: float | None = None  # ||X (W - W_q)^T|| / ||X W^T|| on the calibration inputs, if there are any
 
 
-def quantize_model(
+def quantize_layers(
     model: nn.Module,
-    config: BCQConfig | UniformConfig,
+    config: Quantization,
     progress: bool = True,
     calibration: Sequence[Mapping[str, Tensor]] | None = None,
     layers: Mapping[str, nn.Module] | None = None,
@@ -62,11 +53,9 @@ def quantize_model(
     "hessian" and "gptq" need them, others do not look at them.
 
     Raises:
-        UserError: bits outside 1..8, a group size that does not fit, a solver that lacks calibration inputs or cannot
-            do what is asked, weights that are not finite, or no layer to quantise. The model is then as it was.
+        UserError: a group size that does not fit, a solver that lacks calibration inputs or cannot do what is asked
+            of it with this model, weights that are not finite, or no layer to quantise. The model is then as it was.
     """
-    if not 1 <= config.bits <= 8:
-        raise UserError(f"bits={config.bits}: must be a whole number from 1 to 8")
     targets = linear_layers(model) if layers is None else dict(layers)
     if not targets:
         raise UserError(f"{type(model).__name__} has no linear layers inside repeated blocks: nothing to quantise")
@@ -97,7 +86,7 @@ def quantize_model(
 
 def quantize_layer(
     layer: nn.Module,
-    config: BCQConfig | UniformConfig,
+    config: Quantization,
     name: str = "",
     width: int | None = None,
     hessian: Tensor | None = None,
@@ -219,21 +208,17 @@ def _tell_of_dense_weights(model: nn.Module) -> None:
         )
 
 
-def check_span(grouping: Grouping, config: BCQConfig | UniformConfig) -> None:
+def check_span(grouping: Grouping, config: Quantization) -> None:
     """Refuse what the solvers cannot do, before the work starts.
 
     Raises:
-        UserError: the solver solves rows apart, but a group spans several; or it knows no offset.
+        UserError: the solver solves rows apart, but a group spans several.
     """
-    if not isinstance(config, BCQConfig):
-        return
-    if config.solver in ("hessian", "gptq") and grouping.span > 1:
+    if isinstance(config, BCQConfig) and config.solver in ("hessian", "gptq") and grouping.span > 1:
         raise UserError(
             f"solver={config.solver}: group_size={grouping.size} spans several rows of {grouping.columns} weights, "
             f"but rows are solved apart; use at most {grouping.columns}, or solver=weighted"
         )
-    if config.solver == "optimal" and config.offset:
-        raise UserError("solver=optimal: not with an offset; use alternating")
 
 
 def _chunk_rows(weight: Tensor, bits: int, grouping: Grouping) -> int:
@@ -246,9 +231,9 @@ def _chunk_rows(weight: Tensor, bits: int, grouping: Grouping) -> int:
 
 
 def _quantize_matrix(
-    weight: Tensor, config: BCQConfig | UniformConfig, grouping: Grouping, hessian: Tensor | None
+    weight: Tensor, config: Quantization, grouping: Grouping, hessian: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None, _Errors]:
-    offset = isinstance(config, UniformConfig) or config.offset
+    offset = config.has_offset
     words, (groups, shared) = -(-grouping.columns // packing.WORD), grouping.scales_shape
     # allocated first and filled in place: small results kept between large temporaries would fragment the heap
     packed = torch.empty(words, config.bits, grouping.rows, dtype=torch.int32, device=weight.device)
@@ -271,7 +256,7 @@ def _quantize_matrix(
 
 
 def _solve(
-    rows: Tensor, part: Grouping, config: BCQConfig | UniformConfig, curvature: calibrated.Curvature | None
+    rows: Tensor, part: Grouping, config: Quantization, curvature: calibrated.Curvature | None
 ) -> tuple[Tensor, Tensor]:
     """Signs [n, q, in] and scales [G, k, R] of some rows; k = q + 1 has the offset last."""
     vectors = part.vectors(rows)
@@ -289,7 +274,7 @@ def _solve(
     return calibrated.refine(rows, whole, by_group, part, curvature, config.solver, config.rounds)
 
 
-def _solve_vectors(vectors: Tensor, config: BCQConfig | UniformConfig, weights: Tensor | None) -> weighted.Fit:
+def _solve_vectors(vectors: Tensor, config: Quantization, weights: Tensor | None) -> weighted.Fit:
     if isinstance(config, UniformConfig):
         return uniform.as_binary(*uniform.search(vectors, config.bits), config.bits)
     if weights is not None or (config.offset and config.solver == "alternating"):

@@ -12,18 +12,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
-from alphatune import compose, identity, models, preflight, record, track
-from alphatune.config import Config, parse
+from alphatune import compose, identity, models, preflight, record, sources, track
+from alphatune.config import Config
 from alphatune.errors import UserError
 from alphatune.terminal import log_to_terminal
 
 log = logging.getLogger("alphatune")
 
 
-def execute(config: Config, warnings: list[str] | None = None) -> Path:
+def execute(config: Config, warnings: list[str] | None = None, origins: dict[str, str] | None = None) -> Path:
     """Carry out one run and return the path of its record. A run that is recorded already is not run again.
+
+    Args:
+        config: the run.
+        warnings: lines to log first.
+        origins: where the config's values come from (`sources.of`), for the record.
 
     Raises:
         UserError: data or weights are missing, or a setting does not fit them: all that `preflight` finds, at once.
@@ -31,7 +34,7 @@ def execute(config: Config, warnings: list[str] | None = None) -> Path:
     from alphatune.data.load import load
     from alphatune.pipeline import Run
 
-    for warning in warnings or []:
+    for warning in [*(warnings or []), *sources.announcements(config, origins or {})]:
         log.warning("%s", warning)
     if models.unpinned(config.model):
         log.warning("%s is not pinned: model.revision=COMMIT makes the run repeatable", config.model.name_or_path)
@@ -69,6 +72,7 @@ def execute(config: Config, warnings: list[str] | None = None) -> Path:
         "label": config.method.label or config.method.name,
         "seed": config.seed,
         "config": record.public_config(config),
+        **({"sources": origins} if origins else {}),
         **result,
         "environment": record.environment(),
         "git": record.git(),
@@ -115,7 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
     failures: list[tuple[str, UserError]] = []
     try:
         compose.check(given)
-        compose.launch(given, lambda cfg, overrides: _job(cfg, overrides, failures))
+        compose.launch(given, lambda overrides: _job(overrides, failures))
     except UserError as error:
         failures.append(("", error))
     except KeyboardInterrupt:
@@ -126,10 +130,11 @@ def main(arguments: list[str] | None = None) -> int:
     return 2 if failures else 0
 
 
-def _job(cfg: DictConfig, overrides: list[str], failures: list[tuple[str, UserError]]) -> None:
+def _job(overrides: list[str], failures: list[tuple[str, UserError]]) -> None:
     """One job. A user's mistake is kept for the end: the other jobs of a sweep go on and none prints a traceback."""
     try:
-        execute(parse(cfg), identity.unused(parse(cfg), overrides))
+        config = compose.config_of(overrides)
+        execute(config, identity.unused(config, overrides), sources.of(overrides))
     except UserError as error:
         if not compose.in_process():
             raise  # another process or machine: the launcher has to know

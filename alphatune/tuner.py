@@ -19,11 +19,12 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPIN
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import Tensor, nn
 
-from alphatune import packed_lora
+from alphatune import packed_lora, ranges
+from alphatune.config import Method
 from alphatune.errors import UserError
 from alphatune.layers import PackedLinear, moved_only
 
-TRAINABLE = ("first", "all", "gain")
+TRAINABLE = ranges.choices(Method, "trainable")
 
 
 class _Type(StrEnum):

@@ -22,9 +22,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alphatune.batches import IGNORED, Item, collate
-from alphatune.bcq import BCQConfig
 from alphatune.layers import dense_weights
-from alphatune.quantize import quantize_layer, quantize_model
+from alphatune.quantize import quantize_layer, quantize_layers
+from alphatune.settings import BCQConfig
 
 SOLVERS = {
     "greedy": {"solver": "greedy"},
@@ -88,7 +88,7 @@ def perplexity_table(arguments: argparse.Namespace) -> None:
         for q in arguments.bits:
             quantised = copy.deepcopy(model)
             started = time.process_time()
-            quantize_model(quantised, BCQConfig(q, group, **settings), False, calibration)
+            quantize_layers(quantised, BCQConfig(q, group, **settings), False, calibration)
             seconds += time.process_time() - started
             with dense_weights(quantised):  # rebuilt once, not for every batch
                 cells.append(perplexity(quantised, evaluation))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alphatune import bcq
-from alphatune.bcq import BCQConfig
+from alphatune.settings import BCQConfig
 
 few = settings(max_examples=60, deadline=None, derandomize=True)
 weights = st.one_of(st.sampled_from([0.0, 0.5, -0.5, 1.0, -1.0, 2.0]), st.floats(-3, 3, width=32))
@@ -284,10 +284,10 @@ def test_iterations_reach_the_alternating_solver():
 
 
 def test_what_no_solver_can_do_is_refused():
-    with pytest.raises(ValueError, match="must be one of: greedy, alternating, optimal"):
-        bcq.solve(normal(1, 4), BCQConfig(1, solver="magic"))
+    with pytest.raises(ValueError, match="solver=gptq: looks at the layers' inputs"):
+        bcq.solve(normal(1, 4), BCQConfig(1, solver="gptq"))
     with pytest.raises(ValueError, match="exact only for 1 and 2 bits, not 3"):
-        bcq.solve(normal(1, 4), BCQConfig(3, solver="optimal"))
+        bcq.optimal(normal(1, 4), 3)
 
 
 def test_reconstruct_is_the_sum_over_planes():

@@ -16,17 +16,17 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
 
 from alphatune import bcq, calibrated, calibration, identity, packed_file, record, weighted
-from alphatune.bcq import BCQConfig
 from alphatune.calibrated import Curvature
 from alphatune.compose import config_of
-from alphatune.config import CALIBRATED, Config, Quant
+from alphatune.config import Config, Quant
 from alphatune.data.load import load
 from alphatune.errors import UserError
 from alphatune.grouping import Grouping
 from alphatune.layers import packed_layers
 from alphatune.pipeline import Run
-from alphatune.quantize import linear_layers, quantize_layer, quantize_model
+from alphatune.quantize import linear_layers, quantize_layer, quantize_layers
 from alphatune.run import execute
+from alphatune.settings import CALIBRATED, BCQConfig
 from alphatune.sizes import sizes
 
 few = settings(max_examples=25, deadline=None, derandomize=True)
@@ -385,7 +385,7 @@ def test_texts_are_needed_and_every_layer_must_see_them() -> None:
 def test_a_model_is_calibrated_on_its_own_unquantised_inputs(solver: str) -> None:
     model, dense = tiny("gpt2"), tiny("gpt2")
     config = BCQConfig(2, None, solver, offset=True)
-    reports = quantize_model(model, config, False, BATCHES)
+    reports = quantize_layers(model, config, False, BATCHES)
     layers = linear_layers(dense)
     moments = calibration.second_moments(dense, {n: m.weight.shape[0] for n, m in layers.items()}, BATCHES)
     for report, (name, hessian) in zip(reports, moments, strict=True):
@@ -400,14 +400,13 @@ def test_a_model_is_calibrated_on_its_own_unquantised_inputs(solver: str) -> Non
     [
         (BCQConfig(2, solver="gptq"), None, "solver=gptq: needs calibration inputs; give them, or use alternating"),
         (BCQConfig(2, 64, "gptq"), BATCHES, "solver=gptq: group_size=64 spans several rows of 16 weights"),
-        (BCQConfig(2, solver="optimal", offset=True), None, "solver=optimal: not with an offset; use alternating"),
         (BCQConfig(2, solver="weighted"), [], "calibration: there are no texts to calibrate on"),
     ],
 )
 def test_what_cannot_be_done_is_refused_and_the_model_kept(config: BCQConfig, batches: list, message: str) -> None:
     model = tiny("gpt2")
     with pytest.raises(UserError, match=f"^{message}"):
-        quantize_model(model, config, False, batches)
+        quantize_layers(model, config, False, batches)
     assert not packed_layers(model)
 
 

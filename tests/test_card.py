@@ -12,8 +12,9 @@ import yaml
 from huggingface_hub import ModelCard
 
 from alphatune import card, cli, record
-from alphatune.compose import choices, config_of
+from alphatune.compose import config_of
 from alphatune.errors import UserError
+from alphatune.groups import choices
 from alphatune.run import execute
 
 

@@ -20,8 +20,7 @@ from toy_checkpoint import logits, write_adapter, write_dense
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 import alphatune
-from alphatune import checkpoints, cli, completion, hub
-from alphatune.config import CALIBRATED, Quant
+from alphatune import checkpoints, cli, completion
 from alphatune.errors import UserError
 from alphatune.layers import packed_layers
 
@@ -136,7 +135,7 @@ def test_mistakes_of_quantising(home: Path, tmp_path: Path, capsys: Any, monkeyp
     wrong(capsys, "neither a number of weights nor h", "quantize", dense, out, "--group-size", "rows")
     wrong(capsys, "group_size=65", "quantize", dense, out, "--group-size", 65)
     wrong(capsys, "belong to --format bcq", "quantize", dense, out, "--format", "uniform", "--solver", "greedy")
-    wrong(capsys, "only for --bits 1 and 2", "quantize", dense, out, "--solver", "optimal")
+    wrong(capsys, "only for bits=1 and 2", "quantize", dense, out, "--solver", "optimal")
     wrong(capsys, "needs --calibration", "quantize", dense, out, "--solver", "gptq")
     wrong(capsys, "--calibration: only the solvers", "quantize", dense, out, "--calibration", "x")
     wrong(capsys, "no linear layer inside the blocks is called lm_head", "quantize", dense, out, "--modules", "lm_head")
@@ -146,6 +145,16 @@ def test_mistakes_of_quantising(home: Path, tmp_path: Path, capsys: Any, monkeyp
     wrong(capsys, "neither a local folder nor in the cache", "quantize", "nobody/nothing", out)
     assert time.monotonic() - started < 10
     assert not out.exists()
+
+
+@pytest.mark.parametrize("option, value, wanted", [
+    ("--beam", 0, "a whole number from 1 to 1024"), ("--max-new-tokens", 5000, "a whole number from 1 to 4096"),
+    ("--length-penalty", "nan", "a number from -10.0 to 10.0"),
+    ("--no-repeat-ngram", -1, "a whole number from 0 to 64"),
+    ("--batch-size", 0, "a whole number from 1 to 65536"),
+])  # fmt: skip
+def test_decoding_has_the_ranges_of_a_run(option: str, value: Any, wanted: str, capsys: Any) -> None:
+    wrong(capsys, f"{option} {value}: must be {wanted}", "generate", "nowhere", "--prompt", "x", option, value)
 
 
 def test_damaged_and_foreign_checkpoints(home: Path, tmp_path: Path, capsys: Any) -> None:
@@ -273,13 +282,6 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
     code = "import sys; from alphatune import cli; cli.parser().format_help(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
-
-
-def test_choices_are_those_of_the_settings() -> None:
-    for solver in cli.SOLVERS:
-        Quant(solver=solver)
-        assert hub.BCQConfig(2, solver=solver).solver == solver
-    assert set(CALIBRATED) < set(cli.SOLVERS)
 
 
 def test_bash_completes(tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ from itertools import product
 
 import pytest
 
-from alphatune import compose
+from alphatune import groups
 from alphatune.compose import config_of
 from alphatune.errors import UserError
 from alphatune.run import main
+from alphatune.settings import GROUP_SIZES
 
 TASKS = ("dart, dart_partial, e2e, glue/cola, glue/mnli, glue/mrpc, glue/qnli, glue/qqp, glue/rte, glue/sst2, "
          "glue/stsb, mnli, samsum, toy, webnlg")  # fmt: skip
@@ -37,12 +38,19 @@ TASKS = ("dart, dart_partial, e2e, glue/cola, glue/mnli, glue/mrpc, glue/qnli, g
         ("hparams.learning_rate=nan", "hparams.learning_rate=nan: must be a number from 0.0 to 10.0"),
         ("quant.solver=best", "quant.solver=best: must be one of: greedy, alternating, optimal, weighted, "
                              "hessian, gptq"),
-        ("quant.group_size=-3", "quant.group_size=-3: must be null (one row), a whole number of weights, or a "
-                                "multiple of the model width such as h or 0.5h"),
-        ("quant.group_size=big", "quant.group_size=big: must be null (one row), a whole number of weights, or a "
-                                 "multiple of the model width such as h or 0.5h"),
+        ("quant.group_size=-3", f"quant.group_size=-3: must be {GROUP_SIZES}"),
+        ("quant.group_size=big", f"quant.group_size=big: must be {GROUP_SIZES}"),
         ("quant.solver=optimal",
          "quant.solver=optimal: exact only for quant.q=1 and 2, not quant.q=3; use alternating"),
+        *((f"{key}={value}", f"{key}={value}: must be a whole number from 1 to 1000000000, or null")
+          for key in ("data.train_limit", "data.eval_limit", "trainer.max_steps") for value in (0, -5)),
+        ("hparams.adam_beta1=1.0", "hparams.adam_beta1=1.0: must be a number from 0.0 to below 1.0"),
+        ("hparams.adam_beta2=1", "hparams.adam_beta2=1: must be a number from 0.0 to below 1.0"),
+        ("model.tiny.heads=3",
+         "model.tiny.heads=3: must divide model.tiny.width=128, e.g. 1, 2, 4, 8, 16, 32, 64"),
+        ("trainer.evals=2.5", "trainer.evals=2.5: must be a whole number from 1 to 1000"),
+        ("data.offline=1", "data.offline=1: must be true or false"),
+        ("hparams.epochs='2'", "hparams.epochs='2': must be a number from 0.0 to 1000.0"),
         ("seed=-1", "seed=-1: must be a whole number from 0 to 4294967295"),
         ("sead=1", "sead=1: no such key; keys of the config: task, data, model, method, quant, hparams, trainer, "
                    "decode, logger, runtime, seed"),
@@ -52,6 +60,15 @@ TASKS = ("dart, dart_partial, e2e, glue/cola, glue/mnli, glue/mrpc, glue/qnli, g
 def test_a_bad_value_is_one_line(override: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([override]) == 2
     assert capsys.readouterr().err == f"error: {message}\n"
+
+
+@pytest.mark.parametrize("override", [
+    "data.train_limit=null", "data.eval_limit=1", "trainer.max_steps=1", "hparams.adam_beta1=0", "runtime.threads=0",
+    "hparams.epochs=2", "hparams.learning_rate=1", "model.revision=1234567", "logger.group=7", "decode.beam=${quant.q}",
+    "model.tiny.heads=16",
+])  # fmt: skip
+def test_a_good_value_is_taken(override: str) -> None:
+    config_of([override])
 
 
 def test_a_misspelt_hparams_file_is_not_ignored() -> None:
@@ -129,10 +146,10 @@ def test_the_command_line_wins_over_the_published_setting() -> None:
 
 def test_every_choice_of_every_group_composes() -> None:
     for group in ("task", "model", "method", "trainer", "decode", "logger"):
-        for choice in compose.choices(group):
+        for choice in groups.choices(group):
             config_of([f"{group}={choice}"])
-    for name in compose.choices("hparams"):
-        text = (compose.conf_folder() / "hparams" / f"{name}.yaml").read_text()
+    for name in groups.choices("hparams"):
+        text = (groups.folder() / "hparams" / f"{name}.yaml").read_text()
         assert text.startswith("# @package _global_\n# "), f"{name}: no word on where its values come from"
 
 

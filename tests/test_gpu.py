@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from alphatune.bcq import BCQConfig
 from alphatune.compose import config_of
-from alphatune.quantize import UniformConfig, quantize_layer
+from alphatune.quantize import quantize_layer
 from alphatune.record import read
 from alphatune.run import execute
+from alphatune.settings import BCQConfig, UniformConfig
 from alphatune.tuner import AlphaTuningLayer
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")]

@@ -94,6 +94,7 @@ def test_multiples_of_the_model_width():
     assert Grouping.of(8, 32, "h", width=8).size == 8
     assert Grouping.of(8, 32, "0.5h", width=8).size == 4
     assert Grouping.of(8, 32, "4h", width=8).size == 32
+    assert Grouping.of(8, 100, "0.29h", width=100).size == 29  # 0.29 * 100 is 28.999999999999996 in floats
 
 
 @pytest.mark.parametrize(
@@ -102,10 +103,16 @@ def test_multiples_of_the_model_width():
         (12, None, "group_size=12: a group larger than a row of 8 weights must span whole rows; use at most 8 or a"),
         ("h", None, "group_size=h: the model's width is not known here; give a number of weights"),
         ("0.3h", 8, "group_size=0.3h: 2.4 is not a whole number of weights at model width 8"),
+        ("0.0099h", 100, "group_size=0.0099h: 0.99 is not a whole number of weights"),
+        ("1e400h", 8, "group_size=1e400h: must be null"),
         ("0.01h", 100, None),  # one weight: the smallest group
-        ("0h", 8, "group_size=0h: 0 is not a whole number of weights at model width 8"),
-        (0, None, "group_size=0: must be at least 1"),
-        (-4, None, "group_size=-4: must be at least 1"),
+        (
+            "0h",
+            8,
+            "group_size=0h: must be null (None: one row), a whole number of weights from 1 to 1000000000, or",
+        ),
+        (0, None, "group_size=0: must be null"),
+        (-4, None, "group_size=-4: must be null"),
     ],
 )
 def test_a_size_that_does_not_fit_is_refused(size, width, message):

@@ -10,7 +10,8 @@ from alphatune import packing
 from alphatune.grouping import Grouping
 from alphatune.layers import PackedLinear, dense_weights, packed_layers
 from alphatune.packing import pack
-from alphatune.quantize import UniformConfig, quantize_layer
+from alphatune.quantize import quantize_layer
+from alphatune.settings import UniformConfig
 from alphatune.tuner import AlphaTuningLayer
 
 SHAPES = {  # out, in, group size

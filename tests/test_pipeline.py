@@ -12,9 +12,10 @@ import torch
 
 from alphatune import embedded, identity, models, record
 from alphatune.artifacts import file_sha256
-from alphatune.compose import choices, config_of
+from alphatune.compose import config_of
 from alphatune.config import Config
 from alphatune.data.load import load
+from alphatune.groups import choices
 from alphatune.pipeline import Run
 from alphatune.run import execute
 from alphatune.versions import VERSIONS

@@ -23,13 +23,13 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 from alphatune import bcq, methods, packed_file, uniform
-from alphatune.bcq import BCQConfig
 from alphatune.compose import config_of
 from alphatune.config import Quant
 from alphatune.errors import UserError
 from alphatune.grouping import Grouping
 from alphatune.layers import packed_layers
-from alphatune.quantize import UniformConfig, quantize_layer, quantize_model
+from alphatune.quantize import quantize_layer, quantize_layers
+from alphatune.settings import BCQConfig, UniformConfig
 
 WIDTH = 16
 LAYERS = {  # every linear layer of one block; section 4.1: attention qkv, attention output, both of the FFN
@@ -96,7 +96,7 @@ def out_in(layer):
 @each_kind
 def test_exactly_the_linear_layers_of_the_blocks_are_replaced(kind):
     model = tiny(kind)
-    reports = quantize_model(model, BCQConfig(2), progress=False)
+    reports = quantize_layers(model, BCQConfig(2), progress=False)
     assert list(packed_layers(model)) == named(kind)
     assert [r.name for r in reports] == named(kind)
     blocks = model.get_submodule(named(kind)[0].partition(".0.")[0])
@@ -108,7 +108,7 @@ def test_exactly_the_linear_layers_of_the_blocks_are_replaced(kind):
 def test_everything_else_stays_bit_for_bit(kind, config):
     model = tiny(kind)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    quantize_model(model, config, progress=False)
+    quantize_layers(model, config, progress=False)
     after = model.state_dict()
     quantised = {f"{name}.weight" for name in named(kind)}
     assert quantised.isdisjoint(after)
@@ -142,7 +142,7 @@ def test_logits_are_those_of_a_dense_model_with_the_reconstructed_weights(kind, 
         with torch.no_grad():
             out_in(layer).copy_(torch.cat(pieces, dim=1).reshape(weight.shape))
     original = logits(model)
-    quantize_model(model, config, progress=False)
+    quantize_layers(model, config, progress=False)
     assert torch.allclose(logits(model), logits(dense), atol=1e-4)
     assert not torch.allclose(logits(model), original, atol=1e-3)
 
@@ -162,7 +162,7 @@ def test_a_conv1d_and_a_linear_with_the_same_map_become_the_same_layer():
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_any_number_of_bits_from_one_to_eight(bits):
     model = tiny("gpt2")
-    reports = quantize_model(model, BCQConfig(bits, "h", "alternating", 2), progress=False)
+    reports = quantize_layers(model, BCQConfig(bits, "h", "alternating", 2), progress=False)
     layers = packed_layers(model).values()
     assert all(layer.bits == bits and layer.alpha.shape[1] == bits for layer in layers)
     assert all(r.bits == bits and 0 < r.relative_error < 0.62 * 0.75 ** (bits - 1) for r in reports)
@@ -171,7 +171,7 @@ def test_any_number_of_bits_from_one_to_eight(bits):
 @pytest.mark.parametrize("group_size, expected", [("h", 16), ("0.5h", 8), (None, None), (4, 4)])
 def test_group_sizes_in_units_of_the_model_width(group_size, expected):
     model = tiny("gpt2")
-    reports = quantize_model(model, BCQConfig(1, group_size), progress=False)
+    reports = quantize_layers(model, BCQConfig(1, group_size), progress=False)
     for report, layer in zip(reports, packed_layers(model).values(), strict=True):
         assert report.group_size == (expected or report.columns)
         assert layer.alpha.shape == (report.columns // report.group_size, 1, report.rows)
@@ -195,7 +195,7 @@ def test_pieces_solved_apart_join_as_if_solved_at_once():
 @each_config
 def test_reported_errors_are_those_of_the_layers(config):
     model, dense = tiny("gpt2"), tiny("gpt2")
-    for report in quantize_model(model, config, progress=False):
+    for report in quantize_layers(model, config, progress=False):
         weight = out_in(dense.get_submodule(report.name)).double()
         error = weight - model.get_submodule(report.name).weight_t().T.double()
         assert (report.rows, report.columns) == tuple(weight.shape)
@@ -219,7 +219,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(value, config):
     with torch.no_grad():
         model.transformer.h[1].mlp.c_fc.weight[3, 5] = value
     with pytest.raises(UserError, match="transformer.h.1.mlp.c_fc: holds weights that are not finite"):
-        quantize_model(model, config, progress=False, calibration=[{"input_ids": ids}])
+        quantize_layers(model, config, progress=False, calibration=[{"input_ids": ids}])
     assert not packed_layers(model)
     with pytest.raises(UserError, match="the layer: holds weights that are not finite"):
         quantize_layer(model.transformer.h[1].mlp.c_fc, BCQConfig(2))
@@ -235,7 +235,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(value, config):
 def test_calibration_inputs_of_another_form_are_refused(calibration, match):
     model = tiny("gpt2")
     with pytest.raises(UserError, match=f"calibration: .*{match}"):
-        quantize_model(model, BCQConfig(2, solver="weighted"), progress=False, calibration=calibration)
+        quantize_layers(model, BCQConfig(2, solver="weighted"), progress=False, calibration=calibration)
     assert not packed_layers(model)
 
 
@@ -246,28 +246,28 @@ def test_experts_that_stay_dense_are_told_of():
         num_key_value_heads=2, num_local_experts=4, max_position_embeddings=12,
     ))  # fmt: skip
     with pytest.warns(UserWarning, match=r"8\d% of the weights .* stay dense: model.layers.0.mlp.experts"):
-        quantize_model(model, BCQConfig(2), progress=False)
+        quantize_layers(model, BCQConfig(2), progress=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        quantize_model(tiny("bert"), BCQConfig(2), progress=False)
+        quantize_layers(tiny("bert"), BCQConfig(2), progress=False)
 
 
 @pytest.mark.parametrize("bits", [0, 9])
 def test_bits_out_of_range_are_refused_before_anything_changes(bits):
     model = tiny("gpt2")
     with pytest.raises(UserError, match=f"bits={bits}: must be a whole number from 1 to 8"):
-        quantize_model(model, BCQConfig(bits), progress=False)
+        quantize_layers(model, BCQConfig(bits), progress=False)
     assert not packed_layers(model)
 
 
 def test_a_model_without_blocks_is_refused():
     with pytest.raises(UserError, match="Sequential has no linear layers inside repeated blocks"):
-        quantize_model(nn.Sequential(nn.Linear(4, 4)), BCQConfig(2), progress=False)
+        quantize_layers(nn.Sequential(nn.Linear(4, 4)), BCQConfig(2), progress=False)
 
 
 def test_a_group_size_that_fits_no_layer_is_refused():
     with pytest.raises(UserError, match="group_size=24: a group larger than a row of 16 weights must span whole rows"):
-        quantize_model(tiny("gpt2"), BCQConfig(2, 24), progress=False)
+        quantize_layers(tiny("gpt2"), BCQConfig(2, 24), progress=False)
 
 
 # --- on disk
@@ -306,7 +306,7 @@ def test_the_file_holds_codes_and_scales_and_nothing_else(tmp_path):
 @each_kind
 def test_lora_trains_on_packed_layers_and_leaves_codes_alone(kind, targets):
     model = tiny(kind)
-    quantize_model(model, BCQConfig(3), progress=False)
+    quantize_layers(model, BCQConfig(3), progress=False)
     frozen = copy.deepcopy({n: t for n, t in model.state_dict().items() if "classifier" not in n})
     overrides = ["method=bcq_lora", f"method.lora.targets={targets}", *(["task=mnli"] if kind == "bert" else [])]
     start = logits(model)
@@ -335,7 +335,7 @@ def test_lora_trains_on_packed_layers_and_leaves_codes_alone(kind, targets):
 
 MEASURE = """
 import torch
-from alphatune.bcq import BCQConfig
+from alphatune.settings import BCQConfig
 from alphatune.quantize import quantize_layer
 
 def status(key):

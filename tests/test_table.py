@@ -58,7 +58,7 @@ def _small(quick: list[str]) -> list[str]:
 
 
 def test_the_demo_covers_every_method_and_composes() -> None:
-    from alphatune.compose import choices
+    from alphatune.groups import choices
 
     demo = experiment.load("demo")
     methods = {config_of([*demo.base, *row.set]).method.name for row in demo.rows}

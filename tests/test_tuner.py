@@ -376,7 +376,7 @@ def test_a_run_of_a_classifier_keeps_its_head_in_the_adapter(quick: list[str], t
     model = AutoModelForSequenceClassification.from_config(BertConfig(
         vocab_size=64, hidden_size=32, num_hidden_layers=1, intermediate_size=64, num_labels=3, num_attention_heads=2,
     )).eval()  # fmt: skip
-    quantize.quantize_model(model, alphatune.BCQConfig(2), progress=False)
+    quantize.quantize_layers(model, alphatune.BCQConfig(2), progress=False)
     config = config_of([*quick, "method=alphatuning", "task=mnli"])
     twins = [methods.prepare(copy.deepcopy(model), config) for _ in range(2)]
     before = {n: p.numel() for n, p in twins[0].named_parameters() if p.requires_grad}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
 from omegaconf import OmegaConf
 
+from alphatune import groups
 from alphatune.config import Data, Task
 from alphatune.data import files
 from alphatune.data.catalogue import entry
@@ -17,7 +17,6 @@ from alphatune.data.pairs import empty_note
 from alphatune.errors import UserError
 
 READERS = ("toy", "webnlg", "dart", "e2e", "samsum", "glue")
-_TASK_NAME = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+)?")
 
 
 def load(task: Task, data: Data, *, progress: bool = False) -> Dataset:
@@ -76,11 +75,9 @@ def task_config(name: str) -> Task:
     Raises:
         UserError: no such task.
     """
-    folder = _conf_folder() / "task"
-    path = folder / f"{name}.yaml"
-    if not _TASK_NAME.fullmatch(name) or not path.is_file():
-        known = sorted(p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*.yaml"))
-        raise UserError(f"task={name}: must be one of: {', '.join(known)}")
+    if name not in groups.choices("task"):
+        raise UserError(f"task={name}: must be one of: {', '.join(groups.choices('task'))}")
+    path = groups.folder() / "task" / f"{name}.yaml"
     task = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Task), OmegaConf.load(path)))
     assert isinstance(task, Task)
     return task
@@ -153,9 +150,3 @@ def _count_message(task: Task, dataset: Dataset, problems: dict[str, tuple[int, 
     told = "; ".join(f"{name}: found {found:,}, expected {expected:,}" for name, (found, expected) in problems.items())
     notes = f"; notes: {', '.join(f'{k}: {v}' for k, v in dataset.notes.items())}" if dataset.notes else ""
     return f"task={task.name}: not the published data: {told}; files read: {', '.join(dataset.files)}{notes}"
-
-
-def _conf_folder() -> Path:
-    """`conf/` inside an installed package, or beside the package in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    return next((p for p in (package / "conf", package.parent / "conf") if p.is_dir()), package.parent / "conf")

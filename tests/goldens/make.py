@@ -18,7 +18,7 @@ def losses(method: str, folder: Path) -> list[float]:
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    from alphatune import methods, packed_file, quantize, train
+    from alphatune import methods, quantize, train
     from alphatune.batches import IGNORED, Item
     from alphatune.compose import config_of
 
@@ -32,7 +32,7 @@ def losses(method: str, folder: Path) -> list[float]:
         attn_pdrop=0.0, bos_token_id=0, eos_token_id=0, pad_token_id=0,
     ))  # fmt: skip
     if config.method.quantize == "before":
-        quantize.quantize_model(model, packed_file.quantizer(config.quant), progress=False)
+        quantize.quantize_layers(model, config.quant.settings(), progress=False)
     torch.manual_seed(0)
     model = methods.prepare(model, config)
     generator = torch.Generator().manual_seed(1)
