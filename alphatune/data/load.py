@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from alphatune.config import Data, Task
 from alphatune.data import files
 from alphatune.data.catalogue import entry
-from alphatune.data.example import Dataset
+from alphatune.data.example import Dataset, Example
 from alphatune.data.pairs import empty_note
 from alphatune.errors import UserError
 
@@ -47,7 +47,16 @@ def load(task: Task, data: Data, *, progress: bool = False) -> Dataset:
 def load_references(task_name: str, split: str) -> tuple[list[list[str]], list[str]]:
     """The references of a task's split, one list per input in decoding order, and each input's subset.
 
-    A classification task has one reference per input: its class index, or its score, as text.
+    A classification task has one reference per input: its class index, or its score, as text. See `load_split` for
+    the errors.
+    """
+    examples = load_split(task_name, split)
+    references = [list(e.targets) if e.label is None else [str(e.label)] for e in examples]
+    return references, [example.subset for example in examples]
+
+
+def load_split(task_name: str, split: str) -> list[Example]:
+    """The examples of a task's split in decoding order, with their references or labels.
 
     Only the counts of this split are checked, so that scoring needs no training file.
 
@@ -64,8 +73,13 @@ def load_references(task_name: str, split: str) -> tuple[list[list[str]], list[s
     examples = dataset.split(split)
     if task.kind == "classification" and any(example.label is None for example in examples):
         raise UserError(f"task={task_name}: the labels of its {split} split are hidden; use --split validation")
-    references = [list(e.targets) if task.kind == "generation" else [str(e.label)] for e in examples]
-    return references, [example.subset for example in examples]
+    return examples
+
+
+def task_names() -> list[str]:
+    """The tasks of `conf/task/`, which are the values that `task=` takes."""
+    folder = _conf_folder() / "task"
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
 
 
 def task_config(name: str) -> Task:
@@ -74,11 +88,9 @@ def task_config(name: str) -> Task:
     Raises:
         UserError: no such task.
     """
-    folder = _conf_folder() / "task"
-    path = folder / f"{name}.yaml"
+    path = _conf_folder() / "task" / f"{name}.yaml"
     if not _TASK_NAME.fullmatch(name) or not path.is_file():
-        known = sorted(p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*.yaml"))
-        raise UserError(f"task={name}: must be one of: {', '.join(known)}")
+        raise UserError(f"task={name}: must be one of: {', '.join(task_names())}")
     task = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Task), OmegaConf.load(path)))
     assert isinstance(task, Task)
     return task
