@@ -21,6 +21,7 @@ from alphatune.metrics import LABEL_METRICS, TEXT_METRICS, Scores, score, score_
 from alphatune.metrics.classes import parse_labels
 from alphatune.metrics.files import LAYOUTS, read_lines, read_references, shown
 from alphatune.metrics.hypotheses import Hypotheses, read_hypotheses
+from alphatune.metrics.labels import Label
 from alphatune.metrics.protocols import PROTOCOLS, protocols_of
 from alphatune.terminal import status_of
 
@@ -176,7 +177,7 @@ def _score_labels(
 ) -> Scores:
     predictions = parse_labels(hypotheses.values, task.labels, hypotheses.path)
     if examples is not None:
-        labels = [example.label for example in examples if example.label is not None]
+        labels: list[Label] = [example.label for example in examples if example.label is not None]
     else:
         if len(args.references) != 1:
             raise UserError(f"{task.name} needs exactly one label per input, so --references takes one file")

@@ -6,6 +6,7 @@ what, is in docs/scoring.md. Importing this package imports none of the tools.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from alphatune.errors import UserError
-from alphatune.metrics import bleu, coco, labels, meteor, nist, rouge, ter
+from alphatune.metrics import bleu, coco, labels, meteor, nist, rouge, ter, tercom
 from alphatune.metrics.corpus import Corpus
 from alphatune.metrics.labels import Label, LabelMetric
 from alphatune.metrics.metric import Groups, Metric
@@ -22,11 +23,13 @@ from alphatune.metrics.protocols import protocol_of
 from alphatune.metrics.unavailable import Unavailable
 
 TEXT_METRICS: dict[str, Metric] = {
-    metric.name: metric for family in (bleu, meteor, ter, nist, coco, rouge) for metric in family.METRICS
+    metric.name: metric for family in (bleu, meteor, ter, tercom, nist, coco, rouge) for metric in family.METRICS
 }
 LABEL_METRICS: dict[str, LabelMetric] = {metric.name: metric for metric in labels.METRICS}
 
 M = TypeVar("M")
+
+log = logging.getLogger(__name__)
 
 ALL = "all"
 """The group of every input."""
@@ -70,6 +73,9 @@ def score(
     """
     chosen = _known(metrics, TEXT_METRICS)
     corpus = Corpus.of(hypotheses, references, _processors() if jobs is None else jobs)
+    for caveat in dict.fromkeys(metric.caveat(corpus) for metric in chosen):
+        if caveat:
+            log.warning(caveat)
     names, groups = _groups(len(hypotheses), subsets)
     values: dict[str, dict[str, Score]] = {name: {} for name in names}
     absent: dict[str, str] = {}

@@ -44,7 +44,12 @@ def read_hypotheses(path: Path, ids: Path | None = None) -> Hypotheses:
         UserError: an unreadable file, a line that is no such object, an id that is missing or stands there twice, or
             another number of ids than of hypotheses.
     """
-    values, named = _json_lines(path) if path.suffix == ".jsonl" else (list(read_lines(path)), None)
+    named: list[str] | None = None
+    values: list[str | int | float] = []
+    if path.suffix == ".jsonl":
+        values, named = _json_lines(path)
+    else:
+        values.extend(read_lines(path))
     source = path
     if ids is not None:
         source, named = ids, [line.strip() for line in read_lines(ids)]

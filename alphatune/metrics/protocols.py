@@ -33,8 +33,22 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(
             "webnlg2017",
             ("webnlg",),
-            ("bleu_official",),
-            "the organisers' scripts of the 2017 challenge, as in Yale-LILY/dart@bb644b1: evaluation.py, *_eval*.sh",
+            ("bleu_official", "meteor_official", "ter_official"),
+            "the organisers of the 2017 challenge: webnlg-automatic-evaluation, as in Yale-LILY/dart@bb644b1",
+            keeps_empty=True,
+        ),
+        Protocol(
+            "dart",
+            ("dart",),
+            ("bleu_dart", "meteor_dart", "ter_dart"),
+            "Yale-LILY/dart@bb644b1: run_eval_on_dart.sh",
+            keeps_empty=True,
+        ),
+        Protocol(
+            "generationeval",
+            ("webnlg", "dart"),
+            ("bleu_ge", "meteor_ge", "ter_ge"),
+            "WebNLG/GenerationEval@8067849: eval.py -nr 4",
             keeps_empty=True,
         ),
         Protocol(
