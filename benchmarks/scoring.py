@@ -1,7 +1,7 @@
 """How long `python -m alphatune.score` takes for six short texts, start of Python included, per task.
 
-    python benchmarks/scoring.py                  # tasks without Java
-    python benchmarks/scoring.py webnlg e2e ...   # these; METEOR's jar alone reads its tables for ten seconds
+python benchmarks/scoring.py                  # tasks without Java
+python benchmarks/scoring.py webnlg e2e ...   # these; METEOR's jar alone reads its tables for ten seconds
 """
 
 from __future__ import annotations

@@ -35,7 +35,6 @@ PROTOCOLS: dict[str, Protocol] = {
             ("webnlg",),
             ("bleu_official", "meteor_official", "ter_official"),
             "the organisers of the 2017 challenge: webnlg-automatic-evaluation, as in Yale-LILY/dart@bb644b1",
-            keeps_empty=True,
         ),
         Protocol(
             "dart",

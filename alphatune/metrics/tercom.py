@@ -15,15 +15,19 @@ from alphatune.metrics.pool import spread
 
 
 def tercom(texts: Texts, groups: Groups, jobs: int = 1) -> list[float]:
-    """TER of each group; case is ignored, and an empty reference after the first is a missing one."""
+    """TER of each group; case is ignored."""
     pairs = zip(texts.hypotheses, texts.references, strict=True)
-    inputs = [(hypothesis, refs[0], *filter(str.strip, refs[1:])) for hypothesis, refs in pairs]
-    counts = spread(_edits_and_length, inputs, jobs)
+    counts = spread(_edits_and_length, [(hypothesis, *refs) for hypothesis, refs in pairs], jobs)
     values = []
     for rows in groups:
         edits, length = (sum(counts[row][which] for row in rows) for which in (0, 1))
         values.append(edits / length if length else float(edits > 0))
     return values
+
+
+def _without_missing(texts: Texts) -> Texts:
+    """As prepare_files.py of DART has it: an empty reference after the first is a missing one."""
+    return Texts(texts.hypotheses, [[refs[0], *filter(str.strip, refs[1:])] for refs in texts.references])
 
 
 def _edits_and_length(texts: tuple[str, ...]) -> tuple[float, float]:
@@ -47,6 +51,6 @@ def _metric(name: str, form: Callable[[Corpus], Texts], recipe: Callable[[], str
 
 METRICS = [
     _metric("ter_official", lambda c: c.challenge, lambda: f"text:lower,ascii:{unidecode.version()},split-nonword"),
-    _metric("ter_dart", lambda c: c.dart, lambda: "text:raw"),
+    _metric("ter_dart", lambda c: _without_missing(c.dart), lambda: "text:raw"),
 ]
 """tercom's TER; lower is better."""
