@@ -1,6 +1,7 @@
 """`python -m alphatune.score`: score a file of texts or labels as the field scores the task.
 
-This file knows which metrics a task has and how results are printed; the metrics are in `alphatune.metrics`.
+What a task is, its metrics and its labels among it, is said by `conf/task/`; whose way of scoring has which metrics, by
+`alphatune.metrics.protocols`. This file knows the command line and how results are printed.
 """
 
 from __future__ import annotations
@@ -12,48 +13,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from alphatune.config import Task
+from alphatune.data import load_split, task_config, task_names
+from alphatune.data.example import Example
 from alphatune.errors import UserError
 from alphatune.metrics import LABEL_METRICS, TEXT_METRICS, Scores, score, score_labels
-from alphatune.metrics.files import LAYOUTS, read_lines, read_references
+from alphatune.metrics.classes import parse_labels
+from alphatune.metrics.files import LAYOUTS, read_lines, read_references, shown
+from alphatune.metrics.hypotheses import Hypotheses, read_hypotheses
 from alphatune.metrics.labels import Label
+from alphatune.metrics.protocols import PROTOCOLS, protocols_of
 from alphatune.terminal import status_of
-
-WEBNLG = ["bleu", "meteor", "ter"]
-TASKS: dict[str, list[str]] = {
-    "webnlg": WEBNLG,
-    "dart": WEBNLG,
-    "dart_partial": WEBNLG,
-    "e2e": ["bleu_e2e", "nist", "meteor_e2e", "rouge_l_e2e", "cider"],
-    "samsum": ["rouge1", "rouge2", "rougeL"],
-    "mnli": ["accuracy"],
-    "glue/cola": ["matthews"],
-    "glue/sst2": ["accuracy"],
-    "glue/mrpc": ["f1", "accuracy"],
-    "glue/stsb": ["pearson", "spearman"],
-    "glue/qqp": ["f1", "accuracy"],
-    "glue/mnli": ["accuracy"],
-    "glue/qnli": ["accuracy"],
-    "glue/rte": ["accuracy"],
-}
-"""The metrics of each task, in the order of the paper's tables."""
-
-VARIANTS: dict[str, dict[str, dict[str, str | None]]] = {
-    "official": {"webnlg": {"bleu": "bleu_official"}},
-    "perl": {"e2e": {"nist": "nist_perl"}},
-    "nltk": {
-        "webnlg": {"meteor": "meteor_nltk"},
-        "dart": {"meteor": "meteor_nltk"},
-        "dart_partial": {"meteor": "meteor_nltk"},
-        "e2e": {"nist": "nist_nltk", "meteor_e2e": "meteor_nltk", "rouge_l_e2e": None, "cider": None},
-    },
-}
-"""variant -> task -> what takes the place of a metric (None: left out)."""
 
 HELP = """\
 Score a file of texts or labels as the field scores the task. Nothing is downloaded and no model is loaded.
 
-A hypotheses file has one text (or GLUE label) per line, UTF-8; an empty line is an empty hypothesis, the end of the
-last line is not a further one.
+A hypotheses file has one text (or label) per line, UTF-8; an empty line is an empty hypothesis, the end of the last
+line is not a further one. A file named *.jsonl has one object per line with "prediction" and, if it likes, "id", as the
+predictions.jsonl of a run. Labels of a classification task are names or indices, see its file in conf/task/.
+
+parts of a split: with --split, the ids of a JSONL file or of --ids say which input a hypothesis is for; what is not
+named is not scored. Without ids there must be a hypothesis for every input, in the order of the split.
 
 reference layouts (--layout auto decides in this order):
   parallel  several files, a folder with reference0, reference1, ..., or a prefix P with P0, P1, ...: line i of every
@@ -62,11 +42,10 @@ reference layouts (--layout auto decides in this order):
             input on consecutive lines, inputs divided by empty lines (as e2e-metrics reads it)
   lines     any other single file: one reference per line
 
-variants:
-  official  webnlg: BLEU of the 2017 challenge (missing references count as empty lines)
-  perl      e2e: NIST with the length penalty of the Perl script (the challenge's published scores)
-  nltk      webnlg, dart and e2e: METEOR and NIST of nltk under their own names, for machines without Java
+protocols (--protocol; default: that of the task's own metrics, which the records use):
+"""
 
+NOTE = """
 METEOR, and for e2e also ROUGE_L and CIDEr, need a Java runtime; without one they are absent, with the reason.
 """
 
@@ -82,10 +61,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    known = "".join(f"  {p.name:<15} {', '.join(p.readers)}: {', '.join(p.metrics)}\n" for p in PROTOCOLS.values())
     parser = _Parser(
-        prog="python -m alphatune.score", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m alphatune.score",
+        description=HELP + known + NOTE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--task", required=True, help=f"one of: {', '.join(TASKS)}")
+    parser.add_argument("--task", required=True, help=f"one of: {', '.join(task_names())}")
     parser.add_argument("--hypotheses", required=True, type=Path, metavar="FILE", help="one text or label per line")
     truth = parser.add_mutually_exclusive_group(required=True)
     truth.add_argument("--references", nargs="+", type=Path, metavar="PATH", help="see reference layouts above")
@@ -93,132 +75,147 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--allow-count-mismatch", action="store_true", help="with --split: accept data of another size than published"
     )
+    parser.add_argument("--ids", type=Path, metavar="FILE", help="with --split: one id per hypothesis, e.g. test-17")
     parser.add_argument("--subsets", type=Path, metavar="FILE", help="one subset name per line; each is scored apart")
     parser.add_argument("--layout", default="auto", choices=LAYOUTS, help="layout of --references (default: auto)")
-    parser.add_argument("--variant", choices=list(VARIANTS), help="another program's number for some metrics")
-    parser.add_argument("--metrics", metavar="A,B", help="instead of the task's own metrics")
+    parser.add_argument("--protocol", choices=list(PROTOCOLS), help="whose way of scoring, see above")
+    parser.add_argument("--metrics", metavar="A,B", help="instead of the task's or the protocol's metrics")
     parser.add_argument("--jobs", type=int, metavar="N", help="worker processes (default: the processors, at most 8)")
     parser.add_argument("--json", action="store_true", help="print one JSON object with unrounded values")
     return parser
 
 
 def _run(args: argparse.Namespace) -> int:
-    if args.task not in TASKS:
-        raise UserError(f"--task {args.task}: must be one of: {', '.join(TASKS)}")
+    if args.task not in task_names():
+        raise UserError(f"--task {args.task}: must be one of: {', '.join(task_names())}")
     if args.jobs is not None and args.jobs < 1:
         raise UserError(f"--jobs {args.jobs}: must be at least 1")
     if args.allow_count_mismatch and args.split is None:
         raise UserError("--allow-count-mismatch: is for the data that --split names")
-    metrics = _metrics(args.task, args.variant, args.metrics)
-    hypotheses = read_lines(args.hypotheses)
-    references, subsets = _truth(args, len(hypotheses))
-    if _has_labels(args.task):
-        scores = _score_labels(args.task, metrics, hypotheses, references, subsets)
+    if args.ids is not None and args.split is None:
+        raise UserError("--ids: only with --split; --references has one entry per hypothesis")
+    task = task_config(args.task)
+    metrics = _metrics(task, args.protocol, args.metrics)
+    hypotheses = read_hypotheses(args.hypotheses, args.ids)
+    examples = None if args.split is None else _examples(hypotheses, args)
+    subsets = [example.subset for example in examples] if examples is not None and task.subsets else None
+    if args.subsets is not None:
+        subsets = _subsets(args.subsets, len(hypotheses.values))
+    if task.kind == "classification":
+        scores = _score_labels(task, metrics, hypotheses, examples, args, subsets)
     else:
-        scores = score(metrics, hypotheses, references, subsets=subsets, jobs=args.jobs)
-    print(_as_json(args.task, len(hypotheses), scores) if args.json else _as_text(len(hypotheses), metrics, scores))
+        scores = _score_texts(metrics, hypotheses, examples, args, subsets)
+    print((_as_json if args.json else _as_text)(args.task, len(hypotheses.values), metrics, scores))
     return 0 if scores.values["all"] else 1
 
 
-def _has_labels(task: str) -> bool:
-    return task == "mnli" or task.startswith("glue/")
+def _metrics(task: Task, protocol: str | None, named: str | None) -> list[str]:
+    """The metrics to compute, in the order of the task, the protocol or the command line."""
+    known = list(LABEL_METRICS if task.kind == "classification" else TEXT_METRICS)
+    if protocol is not None and task.reader not in PROTOCOLS[protocol].readers:
+        fitting = [p.name for p in PROTOCOLS.values() if task.reader in p.readers]
+        raise UserError(f"--protocol {protocol}: not for {task.name}; must be one of: {', '.join(fitting)}")
+    if named is None:
+        return list(task.metrics if protocol is None else PROTOCOLS[protocol].metrics)
+    if protocol is not None:
+        raise UserError("--metrics and --protocol exclude each other: name the protocol's metrics")
+    names = [name.strip() for name in named.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            raise UserError(f"--metrics {name}: unknown for {task.name}; must be one of: {', '.join(known)}")
+    if not names:
+        raise UserError(f"--metrics names none; choose from {', '.join(known)}")
+    return list(dict.fromkeys(names))
 
 
-def _metrics(task: str, variant: str | None, named: str | None) -> list[str]:
-    known = list(LABEL_METRICS if _has_labels(task) else TEXT_METRICS)
-    if named is not None:
-        if variant is not None:
-            raise UserError("--metrics and --variant exclude each other: name the variant's metrics")
-        names = [name.strip() for name in named.split(",") if name.strip()]
-        for name in names:
-            if name not in known:
-                raise UserError(f"--metrics {name}: unknown for {task}; must be one of: {', '.join(known)}")
-        if not names:
-            raise UserError(f"--metrics names none; choose from {', '.join(known)}")
-        return list(dict.fromkeys(names))
-    if variant is None:
-        return TASKS[task]
-    if task not in VARIANTS[variant]:
-        raise UserError(f"--variant {variant}: is for --task {' or '.join(VARIANTS[variant])}, not {task}")
-    swap = VARIANTS[variant][task]
-    return [new for name in TASKS[task] if (new := swap.get(name, name)) is not None]
-
-
-def _truth(args: argparse.Namespace, inputs: int) -> tuple[list[list[str]], list[str] | None]:
-    """The references and, where there are any, the subset names."""
-    subsets: list[str] | None = None
-    if args.split is not None:
-        from alphatune.data import load_references
-
-        references, subsets = load_references(args.task, args.split, allow_count_mismatch=args.allow_count_mismatch)
-        if len(references) != inputs:
+def _examples(hypotheses: Hypotheses, args: argparse.Namespace) -> list[Example]:
+    """The example of each hypothesis: that of its id, or the one in its place."""
+    task, split = args.task, args.split
+    examples = load_split(task, split, allow_count_mismatch=args.allow_count_mismatch)
+    if hypotheses.ids is None:
+        if len(examples) != len(hypotheses.values):
             raise UserError(
-                f"{args.hypotheses}: {inputs} hypotheses, but the {args.split} split of {args.task} has "
-                f"{len(references)} inputs"
+                f"{hypotheses.path}: {len(hypotheses.values)} hypotheses, but the {split} split of {task} has "
+                f"{len(examples)} inputs; a part of them is scored with ids (see --help)"
             )
+        return examples
+    known = {example.id: example for example in examples}
+    for line, name in enumerate(hypotheses.ids, start=1):
+        if name not in known:
+            raise UserError(
+                f"the id {shown(name)} of hypothesis {line} is not in the {split} split of {task}, "
+                f"whose ids are such as {shown(examples[0].id) if examples else 'none'}"
+            )
+    return [known[name] for name in hypotheses.ids]
+
+
+def _subsets(path: Path, inputs: int) -> list[str]:
+    names = [name.strip() for name in read_lines(path)]
+    if len(names) != inputs:
+        raise UserError(f"{path}: {len(names)} subset names, but there are {inputs} hypotheses")
+    if "" in names:
+        raise UserError(f"{path}, line {names.index('') + 1}: no subset name")
+    return names
+
+
+def _score_texts(
+    metrics: list[str],
+    hypotheses: Hypotheses,
+    examples: list[Example] | None,
+    args: argparse.Namespace,
+    subsets: list[str] | None,
+) -> Scores:
+    if examples is not None:
+        references = [list(example.targets) for example in examples]
     else:
-        references = read_references(args.references, inputs, args.layout)
-    if args.subsets is not None:
-        subsets = [name.strip() for name in read_lines(args.subsets)]
-        if len(subsets) != inputs:
-            raise UserError(f"{args.subsets}: {len(subsets)} subset names, but there are {inputs} hypotheses")
-        if "" in subsets:
-            raise UserError(f"{args.subsets}: no subset name in line {subsets.index('') + 1}")
-    return references, subsets
+        keep_empty = any(protocol.keeps_empty for protocol in protocols_of(metrics))
+        references = read_references(args.references, len(hypotheses.values), args.layout, keep_empty)
+    return score(metrics, hypotheses.texts(), references, subsets=subsets, jobs=args.jobs)
 
 
 def _score_labels(
-    task: str, metrics: list[str], hypotheses: list[str], references: list[list[str]], subsets: list[str] | None
+    task: Task,
+    metrics: list[str],
+    hypotheses: Hypotheses,
+    examples: list[Example] | None,
+    args: argparse.Namespace,
+    subsets: list[str] | None,
 ) -> Scores:
-    if any(len(labels) != 1 for labels in references):
-        raise UserError(f"{task} needs exactly one label per input")
-    names = _class_names(task)
-    predictions = [_class_index(text.strip(), names) for text in hypotheses]
-    labels = [_class_index(refs[0].strip(), names) for refs in references]
-    if {"f1", "pearson", "spearman"} & set(metrics):
-        numbers = _numbers("hypotheses", predictions), _numbers("references", labels)
-        return score_labels(metrics, *numbers, subsets=subsets)
+    predictions = parse_labels(hypotheses.values, task.labels, hypotheses.path)
+    if examples is not None:
+        labels: list[Label] = [example.label for example in examples if example.label is not None]
+    else:
+        if len(args.references) != 1:
+            raise UserError(f"{task.name} needs exactly one label per input, so --references takes one file")
+        truth = read_hypotheses(args.references[0])
+        if len(truth.values) != len(predictions):
+            raise UserError(f"{truth.path}: {len(truth.values)} labels, but there are {len(predictions)} hypotheses")
+        labels = parse_labels(truth.values, task.labels, truth.path)
     return score_labels(metrics, predictions, labels, subsets=subsets)
 
 
-def _class_names(task: str) -> list[str]:
-    from alphatune.data.load import task_config
-
-    return task_config(task).labels
-
-
-def _class_index(text: str, names: list[str]) -> str:
-    """Files say a class by its name or by its index; both are the index here."""
-    return str(names.index(text)) if text in names else text
-
-
-def _numbers(what: str, texts: Sequence[str]) -> list[Label]:
-    numbers: list[Label] = []
-    for line, text in enumerate(texts, start=1):
-        try:
-            numbers.append(float(text))
-        except ValueError as error:
-            raise UserError(f"{what}, line {line}: {text!r} is not a number") from error
-    return numbers
-
-
-def _as_json(task: str, inputs: int, scores: Scores) -> str:
+def _as_json(task: str, inputs: int, metrics: Sequence[str], scores: Scores) -> str:
     values = {
         group: {name: {"value": score.value, "signature": score.signature} for name, score in row.items()}
         for group, row in scores.values.items()
     }
-    return json.dumps({"task": task, "inputs": inputs, "values": values, "absent": scores.absent}, indent=2)
+    protocols = {protocol.name: protocol.source for protocol in protocols_of(metrics)}
+    told = {"task": task, "protocols": protocols, "inputs": inputs, "values": values, "absent": scores.absent}
+    return json.dumps(told, indent=2, allow_nan=False)
 
 
-def _as_text(inputs: int, metrics: Sequence[str], scores: Scores) -> str:
-    """A table of groups by metrics, then the signatures and the reasons of absent metrics."""
+def _as_text(task: str, inputs: int, metrics: Sequence[str], scores: Scores) -> str:
+    """The protocol, a table of groups by metrics, then the signatures and the reasons of absent metrics."""
     present = [name for name in metrics if name in scores.values["all"]]
     width = max(map(len, scores.values))
-    lines = [f"{inputs} inputs"]
+    lines = [f"{task}, {inputs} inputs, protocol {'; '.join(f'{p.name} ({p.source})' for p in protocols_of(metrics))}"]
     if present:
         lines.append(" ".join([" " * width, *(f"{name:>{max(8, len(name))}}" for name in present)]))
         for group, row in scores.values.items():
-            cells = (f"{row[name].value:>{max(8, len(name))}.4f}" for name in present)
+            cells = (
+                f"{row[name].value:>{max(8, len(name))}.4f}" if name in row else f"{'-':>{max(8, len(name))}}"
+                for name in present
+            )
             lines.append(" ".join([f"{group:<{width}}", *cells]))
         lines.extend(scores.values["all"][name].signature for name in present)
     lines.extend(f"{name} is absent: {reason}" for name, reason in scores.absent.items())

@@ -71,11 +71,11 @@ def test_references(folder, monkeypatch):
     monkeypatch.setattr(load, "task_config", lambda name: E2E)
     monkeypatch.setenv("ALPHATUNE_DATA", str(folder))
     (folder / "train.txt").unlink()  # scoring needs no training data
-    assert load.load_references("e2e", "test") == ([["Four .", "Five ."]], ["all"])
+    assert [(e.targets, e.subset) for e in load.load_split("e2e", "test")] == [(("Four .", "Five ."), "all")]
     with pytest.raises(UserError, match="split=dev: must be one of"):
-        load.load_references("e2e", "dev")
+        load.load_split("e2e", "dev")
     with pytest.raises(UserError, match="train: found 0, expected 2.*; --allow-count-mismatch accepts them$"):
-        load.load_references("e2e", "train")
+        load.load_split("e2e", "train")
 
 
 def test_the_remedy_for_other_counts_works_where_scores_are_computed(folder, monkeypatch, capsys):
@@ -102,9 +102,9 @@ def test_hidden_labels_are_no_references(tmp_path, monkeypatch):
     monkeypatch.setenv("ALPHATUNE_DATA", str(tmp_path))
     monkeypatch.setattr(load, "count_problems", lambda *args: {})
     with pytest.raises(UserError, match="glue/rte: the labels of its test split are hidden; use --split validation"):
-        load.load_references("glue/rte", "test")
-    references, _ = load.load_references("glue/rte", "validation")
-    assert references == [[str(load.task_config("glue/rte").labels.index("entailment"))]]
+        load.load_split("glue/rte", "test")
+    examples = load.load_split("glue/rte", "validation")
+    assert [e.label for e in examples] == [load.task_config("glue/rte").labels.index("entailment")]
 
 
 @pytest.mark.parametrize("name", ["../webnlg", "glue", "/etc/passwd", "webnlg.yaml", "", "glue/../webnlg"])

@@ -18,7 +18,7 @@ import pytest
 from alphatune.config import Data
 from alphatune.data import dart, e2e, webnlg
 from alphatune.data.example import Dataset, Example
-from alphatune.data.load import load, load_references, task_config
+from alphatune.data.load import load, load_split, task_config
 from alphatune.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -114,12 +114,11 @@ def test_webnlg_is_what_the_lora_script_makes():
 
 
 def test_webnlg_subsets():
-    references, subsets = [], []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ALPHATUNE_DATA", str(SHARED))
-        references, subsets = load_references("webnlg", "test")
-    assert Counter(subsets) == {"seen": 971, "unseen": 891}
-    assert sum(map(len, references)) == 4928
+        examples = load_split("webnlg", "test")
+    assert Counter(e.subset for e in examples) == {"seen": 971, "unseen": 891}
+    assert sum(len(e.targets) for e in examples) == 4928
     assert Counter(e.subset for e in read("webnlg").train) == {"seen": 18025}
 
 
@@ -164,8 +163,8 @@ def test_dart_without_its_training_file_is_refused():
         read("dart")
     with pytest.MonkeyPatch.context() as patch:  # scoring does not need it
         patch.setenv("ALPHATUNE_DATA", str(SHARED))
-        references, _ = load_references("dart", "test")
-    assert (len(references), sum(map(len, references))) == (4159, 12551)
+        examples = load_split("dart", "test")
+    assert (len(examples), sum(len(e.targets) for e in examples)) == (4159, 12551)
 
 
 def test_e2e_is_what_the_lora_script_makes():

@@ -36,7 +36,9 @@ def test_lines(tmp_path: Path, content: str, lines: list[str]) -> None:
     ("content", "message"),
     [
         (b"", "the file is empty"),
-        (b"ok\ncaf\xe9\n", "not UTF-8: byte 0xe9 in line 2"),
+        (b"ok\ncaf\xe9\n", "f, line 2: not UTF-8: byte 0xe9"),
+        (b"ok\n\xed\xa0\x80\n", "f, line 2: not UTF-8: byte 0xed"),  # half of a surrogate pair
+        (b"ok\nok\n\0\n", "f, line 3: a NUL character"),
         ("ab".encode("utf-16"), "not UTF-8"),
     ],
 )
@@ -81,6 +83,12 @@ def test_parallel_files_a_folder_and_a_prefix(tmp_path: Path) -> None:
     assert read_references(files, 2) == expected
     assert read_references([tmp_path], 2) == expected
     assert read_references([tmp_path / "reference"], 2) == expected
+
+
+def test_empty_lines_are_references_where_the_tool_takes_them_so(tmp_path: Path) -> None:
+    files = [write(tmp_path / f"f{n}", content) for n, content in enumerate(["a\n\n", "\nd\n"])]
+    assert read_references(files, 2) == [["a"], ["d"]]
+    assert read_references(files, 2, keep_empty=True) == [["a", ""], ["", "d"]]
 
 
 def test_an_input_with_empty_lines_only_has_the_empty_reference(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from alphatune.metrics import score, ter
+from alphatune.metrics import pool, score, ter
 from alphatune.metrics.ter import ter_of_pairs
 
 few_words = st.lists(st.sampled_from("abcd"), max_size=9)
@@ -64,5 +64,5 @@ def test_memory_and_workers_change_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     pairs = [*pairs, *pairs[:20]]
     plain = [pyter.ter(hyp.split(), ref.split()) for hyp, ref in pairs]
     assert ter_of_pairs(pairs, jobs=1) == plain  # type: ignore[arg-type]
-    monkeypatch.setattr(ter, "_POOL_FROM", 10)
+    monkeypatch.setattr(pool, "FROM", 10)
     assert ter_of_pairs(pairs, jobs=2) == plain  # type: ignore[arg-type]

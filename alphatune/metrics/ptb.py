@@ -7,7 +7,6 @@ site-packages and so fails on a read-only install.
 from __future__ import annotations
 
 import re
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,15 +26,14 @@ def tokenize(texts: Sequence[str]) -> list[str]:
     """The lower-cased tokens of each text without punctuation, joined by single blanks.
 
     Raises:
-        Unavailable: no Java runtime or no jar, or the tokenizer failed.
+        Unavailable: no Java runtime or no jar, or the tokenizer failed or did not end in time.
     """
     command = [java.runtime(), "-cp", str(java.jar(JAR)), "edu.stanford.nlp.process.PTBTokenizer"]
     with tempfile.TemporaryDirectory(prefix="alphatune-ptb-") as folder:
         source = Path(folder) / "texts.txt"
         source.write_bytes("\n".join(_LINE_ENDS.sub(" ", text) for text in texts).encode(errors="replace"))
-        done = subprocess.run([*command, "-preserveLines", "-lowerCase", str(source)], capture_output=True, check=False)
-    lines = done.stdout.decode().split("\n")
-    if done.returncode != 0 or not len(texts) <= len(lines) <= len(texts) + 1:
-        last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
-        raise Unavailable(f"the PTB tokenizer failed: {last}")
+        printed = java.output([*command, "-preserveLines", "-lowerCase", str(source)], "the PTB tokenizer")
+    lines = printed.decode().split("\n")
+    if not len(texts) <= len(lines) <= len(texts) + 1:
+        raise Unavailable(f"the PTB tokenizer failed: {len(lines)} lines for {len(texts)} texts")
     return [" ".join(w for w in line.rstrip().split(" ") if w not in PUNCTUATION) for line in lines[: len(texts)]]
