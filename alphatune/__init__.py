@@ -19,9 +19,9 @@ __version__ = "0.1.0"
 __all__ = ["AlphaTuningConfig", "BCQConfig", "UniformConfig", "quantize_model"]
 
 if TYPE_CHECKING:
-    from alphatune.hub import quantize_model
+    from alphatune.hf.quantizer import quantize_model
+    from alphatune.hf.scales import AlphaTuningConfig
     from alphatune.settings import BCQConfig, UniformConfig
-    from alphatune.tuner import AlphaTuningConfig
 
 _HOMES = {
     "quantize_model": "alphatune.hub",

@@ -9,8 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
+from conftest import ROOT
 
 
 def python(code: str, *arguments: str, path: Path | None = None) -> str:
@@ -130,11 +129,11 @@ def test_registering_twice_changes_nothing() -> None:
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
     from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 
-    from alphatune import hub, tuner
+    from alphatune.hf import quantizer, scales
 
     before = dict(AUTO_QUANTIZER_MAPPING), dict(PEFT_TYPE_TO_TUNER_MAPPING)
-    hub.register()
-    tuner.register()
+    quantizer.register()
+    scales.register()
     assert before == (dict(AUTO_QUANTIZER_MAPPING), dict(PEFT_TYPE_TO_TUNER_MAPPING))
 
 

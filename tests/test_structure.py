@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
-from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parent.parent / "alphatune"
+from conftest import ROOT
+
+PACKAGE = ROOT / "alphatune"
 
 # A module may import those of earlier lines only.
 FLOW = [

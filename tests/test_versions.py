@@ -5,13 +5,13 @@ from __future__ import annotations
 import ast
 import json
 import sys
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from alphatune.versions import VERSIONS
 
-sys.path.insert(0, str(Path(__file__).parent / "goldens"))
+sys.path.insert(0, str(ROOT / "tests" / "goldens"))
 import stages
 
 

@@ -10,10 +10,10 @@ from omegaconf import OmegaConf
 
 from alphatune import groups
 from alphatune.config import Data, Task
-from alphatune.data import files
-from alphatune.data.catalogue import entry
 from alphatune.data.example import Dataset, Example
 from alphatune.data.pairs import empty_note
+from alphatune.data.remote import files
+from alphatune.data.remote.catalogue import entry
 from alphatune.errors import UserError
 
 READERS = ("toy", "webnlg", "dart", "e2e", "samsum", "glue")

@@ -19,8 +19,8 @@ from alphatune.metrics import bleu, coco, labels, meteor, nist, rouge, ter, terc
 from alphatune.metrics.corpus import Corpus
 from alphatune.metrics.labels import Label, LabelMetric
 from alphatune.metrics.metric import Groups, Metric
+from alphatune.metrics.outside.unavailable import Unavailable
 from alphatune.metrics.protocols import protocol_of
-from alphatune.metrics.unavailable import Unavailable
 
 TEXT_METRICS: dict[str, Metric] = {
     metric.name: metric for family in (bleu, meteor, ter, tercom, nist, coco, rouge) for metric in family.METRICS

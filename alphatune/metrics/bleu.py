@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from alphatune.metrics import unidecode
-from alphatune.metrics.corpus import (
-    CHALLENGE_REFERENCES,
-    EVALUATED_REFERENCES,
-    MAX_REFERENCES,
-    Corpus,
-    Texts,
-)
+from alphatune.metrics.corpus import CHALLENGE_REFERENCES, EVALUATED_REFERENCES, MAX_REFERENCES, Corpus, Texts
 from alphatune.metrics.metric import Groups, Metric, take
+from alphatune.metrics.outside import unidecode
 
 
 def corpus_bleu(texts: Texts, missing: str | None, **options: Any) -> float:

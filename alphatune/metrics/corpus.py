@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from alphatune.errors import UserError
-from alphatune.metrics import ptb, unidecode, words
+from alphatune.metrics.outside import ptb, unidecode, words
 
 MAX_REFERENCES = 6  # of an input of WebNLG or DART; the others are not looked at (microsoft/LoRA: --ref_num 6)
 CHALLENGE_REFERENCES = 3  # the same, in the WebNLG 2017 challenge (bleu_eval_3ref.sh) and in run_eval_on_dart.sh

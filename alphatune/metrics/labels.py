@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from alphatune.errors import UserError
-from alphatune.metrics.unavailable import Unavailable
+from alphatune.metrics.outside.unavailable import Unavailable
 
 Label = int | float | str
 

@@ -12,11 +12,11 @@ import re
 import threading
 from collections.abc import Sequence
 
-from alphatune.metrics import java, unidecode, words
 from alphatune.metrics.corpus import CHALLENGE_REFERENCES, EVALUATED_REFERENCES, MAX_REFERENCES, Texts
 from alphatune.metrics.metric import Groups, Metric, means
 from alphatune.metrics.nist import tokenize
-from alphatune.metrics.unavailable import Unavailable
+from alphatune.metrics.outside import java, unidecode, words
+from alphatune.metrics.outside.unavailable import Unavailable
 
 JAR = "meteor/meteor-1.5.jar"
 OPTIONS = ("-l", "en", "-norm")

@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from alphatune.metrics import words
 from alphatune.metrics.corpus import EVALUATED_REFERENCES, MAX_REFERENCES, Corpus, Texts
 from alphatune.metrics.metric import Groups, Metric, means
+from alphatune.metrics.outside import words
 from alphatune.metrics.pool import spread
 
 Column = tuple[int, int, int]  # vertical +1 deltas, vertical -1 deltas, distance to the whole reference

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from alphatune.metrics import unidecode
 from alphatune.metrics.corpus import CHALLENGE_REFERENCES, Corpus, Texts
 from alphatune.metrics.metric import Groups, Metric
+from alphatune.metrics.outside import unidecode
 from alphatune.metrics.pool import spread
 
 
