@@ -57,9 +57,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Runs:
     """Real runs, counted."""
     runs, execute = Runs(), run.execute
 
-    def counting(config: Config, warnings: list[str] | None = None) -> Path:
+    def counting(config: Config, warnings: list[str] | None = None, origins: Any = None) -> Path:
         runs.enter(config)
-        return execute(config, warnings)
+        return execute(config, warnings, origins)
 
     monkeypatch.setattr(run, "execute", counting)
     return runs
@@ -78,7 +78,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runs:
         config.seed = int(given.get("seed", 0))
         return config
 
-    def execute(config: Config, warnings: list[str] | None = None) -> Path:
+    def execute(config: Config, warnings: list[str] | None = None, origins: Any = None) -> Path:
         runs.enter(config)
         hp = config.hparams
         loss = abs(math.log10(hp.learning_rate / 0.01)) + hp.weight_decay if hp.learning_rate else 9.0
