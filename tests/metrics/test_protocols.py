@@ -12,7 +12,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from test_metrics_goldens import HYPOTHESES, ODD_HYPOTHESES, ODD_REFERENCES, REFERENCES
+from test_goldens import HYPOTHESES, ODD_HYPOTHESES, ODD_REFERENCES, REFERENCES
 
 from alphatune.metrics import score
 from alphatune.metrics.corpus import Corpus

@@ -59,9 +59,13 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Runs:
     """Real runs, counted."""
     runs, real = Runs(), execute.execute
 
-    def counting(config: Config, warnings: list[str] | None = None) -> Path:
+    def counting(config: Config, warnings: list[str] | None = None, origins: Any = None) -> Path:
         runs.enter(config)
+<<<<<<< HEAD:tests/search/test_search.py
         return real(config, warnings)
+=======
+        return real(config, warnings, origins)
+>>>>>>> schema:tests/test_search.py
 
     monkeypatch.setattr(execute, "execute", counting)
     return runs
@@ -80,7 +84,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runs:
         config.seed = int(given.get("seed", 0))
         return config
 
-    def execute(config: Config, warnings: list[str] | None = None) -> Path:
+    def execute(config: Config, warnings: list[str] | None = None, origins: Any = None) -> Path:
         runs.enter(config)
         hp = config.hparams
         loss = abs(math.log10(hp.learning_rate / 0.01)) + hp.weight_decay if hp.learning_rate else 9.0
