@@ -1,4 +1,4 @@
-"""LoRA beside packed layers, with peft's own `LoraConfig`: `import alphatune` registers it, there is nothing to do."""
+"""LoRA beside packed layers, with peft's own `LoraConfig`, once `alphatune.register()` has told peft of them."""
 
 from __future__ import annotations
 

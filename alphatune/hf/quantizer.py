@@ -1,6 +1,6 @@
 """Packed models in transformers: quantise in place, `save_pretrained`, `from_pretrained`.
 
-`import alphatune` registers this module with transformers. A checkpoint holds int32 codes and float32 scales; its
+Importing this module registers it with transformers. A checkpoint holds int32 codes and float32 scales; its
 config.json names the packed layers, so loading never guesses which they are.
 """
 

@@ -1,6 +1,6 @@
 """AlphaTuning and PEQA in peft: an adapter is a set of scales for the packed layers of one base model.
 
-`import alphatune` registers the method with peft. Adapters hold values, not differences, so one can be switched for
+Importing this module registers the method with peft. Adapters hold values, not differences, so one can be switched for
 another by looking at other tensors: no weight is rebuilt, copied or moved. Merged models stay packed.
 """
 

@@ -166,7 +166,11 @@ def _codes(made: dict[str, Any], kind: str) -> str:
 def _loading(made: dict[str, Any], repository: str, kind: str, base: str | None) -> str:
     auto = _CLASSES[made["config"]["task"]["kind"]]
     tokenizer = repository if kind != "adapter" else base or made["config"]["model"]["name_or_path"]
-    needs = "import alphatune  # teaches transformers and peft about packed layers\n" if _packed(made) else ""
+    needs = (
+        "import alphatune\nalphatune.register()  # teaches transformers and peft about packed layers\n"
+        if _packed(made)
+        else ""
+    )
     return (
         "## Loading\n\n```python\n"
         f"{needs}from transformers import {auto}, AutoTokenizer\n\n"

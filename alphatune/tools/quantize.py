@@ -125,6 +125,6 @@ def _card(args: argparse.Namespace, name: str, lines: list[str]) -> str:
         f"The linear layers inside the transformer blocks of {origin}, quantised after training by alphatune "
         f"{alphatune.__version__}. Everything else is {args.dtype}. The licence is that of {of}.", "",
         *(f"- {line}" for line in lines), "",
-        "```python", "import alphatune  # teaches transformers and peft about packed layers",
+        "```python", "import alphatune", "alphatune.register()  # teaches transformers and peft about packed layers",
         f"from transformers import {name}", "", f'model = {name}.from_pretrained("PATH")', "```", "",
     ])  # fmt: skip

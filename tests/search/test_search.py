@@ -61,11 +61,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Runs:
 
     def counting(config: Config, warnings: list[str] | None = None, origins: Any = None) -> Path:
         runs.enter(config)
-<<<<<<< HEAD:tests/search/test_search.py
-        return real(config, warnings)
-=======
         return real(config, warnings, origins)
->>>>>>> schema:tests/test_search.py
 
     monkeypatch.setattr(execute, "execute", counting)
     return runs
