@@ -26,7 +26,7 @@ _MEASURED = 64  # texts of a split that are tokenised to find the longest: those
 
 
 @dataclass(frozen=True)
-class Texts:
+class SplitTexts:
     """The examples that a run tokenises: to train, to validate, to decode."""
 
     train: Sequence[Example]
@@ -34,13 +34,13 @@ class Texts:
     test: Sequence[Example]
 
 
-def problems(config: Config, texts: Texts) -> list[str]:
+def problems(config: Config, texts: SplitTexts) -> list[str]:
     """Everything that keeps the backbone from being used as the run wants, one sentence each with what to do."""
     with checkpoints.quiet():
         return _problems(config, texts)
 
 
-def _problems(config: Config, texts: Texts) -> list[str]:
+def _problems(config: Config, texts: SplitTexts) -> list[str]:
     name = config.model.name_or_path
     folder = Path(name) if Path(name).is_dir() and name != models.TINY else None
     found: list[str] = []
@@ -189,7 +189,7 @@ def _tokenizer(config: Config, folder: Path | None) -> Any:
         raise UserError(f"{_name(config)}: the tokenizer cannot be loaded: {checkpoints.first_line(error)}") from error
 
 
-def _tokens(tokenizer: Any, network: Any, config: Config, texts: Texts) -> Iterator[str]:
+def _tokens(tokenizer: Any, network: Any, config: Config, texts: SplitTexts) -> Iterator[str]:
     """Tokens that are lacking: of the texts, the special ones, the rows of the embedding."""
     name = _name(config)
     sample = [e.text for e in [*texts.train[:8], *texts.validation[:8], *texts.test[:8]] if e.text.strip()]
@@ -215,7 +215,7 @@ def _tokens(tokenizer: Any, network: Any, config: Config, texts: Texts) -> Itera
         )
 
 
-def _lengths(tokenizer: Any, network: Any, config: Config, texts: Texts) -> list[str]:
+def _lengths(tokenizer: Any, network: Any, config: Config, texts: SplitTexts) -> list[str]:
     """The first text of each use that is longer than the model's positions."""
     limit = positions(network) if network is not None else None
     if limit is None:

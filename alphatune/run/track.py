@@ -1,7 +1,7 @@
 """Following a run while it lasts: W&B, TensorBoard or nothing, behind two calls.
 
 The record is the result, a tracker a view of it: one that fails costs a warning, never a run. A mistake of the user's
-(no key, a package that is not installed) is told before any work. `python -m alphatune.track --push` makes the W&B
+(no key, a package that is not installed) is told before any work. `alphatune push` makes the W&B
 runs of finished records anew.
 """
 

@@ -1,4 +1,4 @@
-"""`python -m alphatune.tools.score`: what it prints, and one line for every mistake."""
+"""`python -m alphatune.score`: what it prints, and one line for every mistake."""
 
 from __future__ import annotations
 
