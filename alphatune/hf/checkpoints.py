@@ -11,6 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+import transformers
+from huggingface_hub import snapshot_download
+from peft import PeftModel, get_peft_model_state_dict
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoTokenizer, set_seed
+from transformers.utils import logging
+
 from alphatune.errors import UserError
 from alphatune.hf import hub
 from alphatune.settings import FORMATS
@@ -43,7 +52,6 @@ def local(name: str, revision: str | None = None) -> Path:
     reason = hub.missing(name, revision)
     if reason is not None:
         raise UserError(reason)
-    from huggingface_hub import snapshot_download
 
     offline = not hub.reachable(hub.HOST)  # the cache has it then; the hub's client would wait and try again
     try:
@@ -138,8 +146,6 @@ def load(folder: Path, task: str | None = None, dtype: str = "auto") -> Any:
         UserError: the files are damaged, incomplete, or of a model that transformers does not know.
     """
     config = settings(folder)
-    from safetensors import SafetensorError
-    from transformers import set_seed
 
     set_seed(0)  # a classification head may be new
     try:
@@ -175,9 +181,6 @@ def skeleton(folder: Path) -> Any:
     Raises:
         UserError: transformers does not know it.
     """
-    import torch
-    from transformers import AutoConfig
-
     config = read_json(folder / "config.json")
     try:
         with quiet(), torch.device("meta"):
@@ -194,9 +197,6 @@ def load_adapters(model: Any, folders: Sequence[Path]) -> tuple[Any, list[str]]:
     Raises:
         UserError: a folder holds no adapter, or one of another base.
     """
-    from peft import PeftModel
-    from safetensors import SafetensorError
-
     names: list[str] = []
     kinds = {folder: _adapter_type(folder) for folder in folders}
     if len(set(kinds.values())) > 1:
@@ -225,8 +225,6 @@ def load_adapters(model: Any, folders: Sequence[Path]) -> tuple[Any, list[str]]:
 
 def _adapter_type(folder: Path) -> str:
     """What kind of adapter a folder holds, by its settings; its weights are there."""
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-
     kind = read_json(folder / ADAPTER_CONFIG).get("peft_type")
     if not isinstance(kind, str) or kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
         raise UserError(f"{folder / ADAPTER_CONFIG}: peft_type={kind} is none that peft knows")
@@ -237,10 +235,6 @@ def _adapter_type(folder: Path) -> str:
 
 def _check_adapter(model: Any, name: str, folder: Path) -> None:
     """Compare an adapter's file with what peft made of it: peft leaves what is missing at its initial values."""
-    from peft import get_peft_model_state_dict
-    from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
-    from safetensors import safe_open
-
     wanted = set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))
     with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as opened:
         held = set(opened.keys())
@@ -260,8 +254,6 @@ def load_tokenizer(source: Path) -> Any:
     Raises:
         UserError: there is none, or it is damaged.
     """
-    from transformers import AutoTokenizer
-
     if not any(file for kind in ("*token*", "vocab*", "*.model") for file in source.glob(kind)):
         raise UserError(f"{source} has no tokenizer: copy its tokenizer files there")
     try:
@@ -282,8 +274,6 @@ def copy_tokenizer(source: Path, target: Path) -> bool:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Within the block, transformers and peft do not print: what matters is told by this package."""
-    from transformers.utils import logging
-
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -305,8 +295,6 @@ def first_line(error: BaseException) -> str:
 
 def _model_class(config: dict[str, Any], task: str | None) -> Any:
     """transformers' class for a task; without one, the class that the checkpoint was saved from."""
-    import transformers
-
     if task is not None:
         return getattr(transformers, TASKS[task])
     names = config.get("architectures")

@@ -6,11 +6,14 @@ import copy
 from pathlib import Path
 from typing import Any
 
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from alphatune.config import Config, Lora
 from alphatune.errors import UserError
+from alphatune.hf.scales import AlphaTuningConfig
 from alphatune.packed.linear import packed_layers
 from alphatune.packed.walk import linear_layers
 
@@ -56,7 +59,6 @@ def save_adapter(model: nn.Module, folder: Path) -> bool:
     """Write trained scales (and a new head) to `folder` as peft does; False, and nothing, for other methods."""
     if not _has_scales(model):
         return False
-    from peft import get_peft_model_state_dict
 
     wrapped: Any = model
     tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
@@ -70,8 +72,6 @@ def save_adapter(model: nn.Module, folder: Path) -> bool:
 
 def save_lora(model: nn.Module, folder: Path) -> None:
     """Write a trained LoRA to `folder` as peft does, with the classification head if it trained."""
-    from peft import get_peft_model_state_dict
-
     wrapped: Any = model
     settings = copy.copy(wrapped.peft_config["default"])
     tensors: dict[str, Any] = get_peft_model_state_dict(model, save_embedding_layers=False)
@@ -89,7 +89,6 @@ def load_adapter(model: nn.Module, folder: Path) -> bool:
     """Put what `save_adapter` wrote into a model prepared the same way; False, and nothing, for other methods."""
     if not _has_scales(model):
         return False
-    from peft import set_peft_model_state_dict
 
     set_peft_model_state_dict(model, load_file(folder / ADAPTER))
     return True
@@ -112,9 +111,6 @@ def lora_targets(model: nn.Module, which: str) -> list[str]:
 
 
 def _with_lora(model: nn.Module, lora: Lora) -> nn.Module:
-    from peft import LoraConfig, get_peft_model
-    from transformers.pytorch_utils import Conv1D
-
     targets = lora_targets(model, lora.targets)
     settings = LoraConfig(
         r=lora.r,
@@ -127,10 +123,6 @@ def _with_lora(model: nn.Module, lora: Lora) -> nn.Module:
 
 
 def _with_scales(model: nn.Module, config: Config) -> nn.Module:
-    from peft import get_peft_model
-
-    from alphatune.hf.scales import AlphaTuningConfig
-
     method = config.method
     if not packed_layers(model):
         raise UserError(f"method={method.name} trains scales, but the model has no quantised layer")

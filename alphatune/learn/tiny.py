@@ -1,7 +1,7 @@
 """The embedded backbone: a GPT-2 of about a million parameters, pre-trained on the toy world's text.
 
-It exists so that everything can be run and tested without a download. It knows the toy world and nothing else. Its
-weights are part of the package, so that every machine starts from the same bytes; `python -m alphatune.learn.tiny FOLDER`
+It exists so that everything can be run and tested without a download, and knows the toy world and nothing else. Its
+weights are part of the package, so that every machine starts from the same bytes. `python -m alphatune.learn.tiny DIR`
 makes such weights again from this recipe (other machines and versions of torch round differently).
 """
 

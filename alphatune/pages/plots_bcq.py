@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
 from alphatune.pages.style import save, style
+from alphatune.quant import bcq
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,8 +27,6 @@ _ROW = _SIDE * _HIGH + 1.7  # from one q to the next
 
 def bcq_example(stem: Path) -> list[Path]:
     """W, and for q = 1, 2, 3 its factors alpha_i and B_i of greedy binary coding, one scale per row, with the error."""
-    from matplotlib.figure import Figure
-
     bits = (1, 2, 3)
     with style():
         figure = Figure(figsize=(12, 6.2))
@@ -65,10 +68,6 @@ def bcq_example(stem: Path) -> list[Path]:
 
 def example(bits: int) -> tuple[Tensor, Tensor, Tensor, float]:
     """The example quantised: alpha [4, q], signs [4, q, 4], the matrix restored from them, its mean squared error."""
-    import torch
-
-    from alphatune.quant import bcq
-
     weights = torch.tensor(EXAMPLE)
     alpha, signs = bcq.greedy(weights, bits)
     restored = bcq.reconstruct(alpha, signs)
@@ -89,8 +88,6 @@ def _matrix(
     name: str,
 ) -> None:
     """A matrix as tinted cells: blue above zero, red below, stronger the larger; the signs are printed too."""
-    from matplotlib.patches import Rectangle
-
     columns = len(texts[0])
     for r, (line, numbers) in enumerate(zip(texts, values, strict=True)):
         for c, (text, number) in enumerate(zip(line, numbers, strict=True)):

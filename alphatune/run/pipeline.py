@@ -13,19 +13,20 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import nn
 
 from alphatune.config import Config
 from alphatune.data.example import Dataset, Example
 from alphatune.errors import UserError
-from alphatune.learn import models, seeding
+from alphatune.learn import batches, methods, models, predict, seeding, train
+from alphatune.packed import disk
 from alphatune.run import identity
 from alphatune.run.identity import Plan, Spec
+from alphatune.run.sizes import sizes
 from alphatune.store import Artifact, Store
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
 
 log = logging.getLogger("alphatune")
 Report = Callable[[int, dict[str, float]], None]
@@ -51,8 +52,6 @@ class Run:
 
     def result(self) -> dict[str, Any]:
         """The run, carried out: what its record says of data, weights, sizes and scores."""
-        from alphatune.run.sizes import sizes
-
         scores: dict[str, Any] = {"values": {}, "absent": {}}
         if self.config.task.metrics:  # a search for hyper-parameters needs the validation loss only
             scores = json.loads((self.scored().path / "scores.json").read_text(encoding="utf-8"))
@@ -130,8 +129,6 @@ class Run:
         """Codes and scales of the linear layers of the model that `dense()` gives with its tokenizer."""
 
         def make(folder: Path) -> None:
-            from alphatune.packed import disk
-
             model, tokenizer = dense()
             calibration = None
             if identity.calibrated(self.config):
@@ -142,8 +139,6 @@ class Run:
 
     def _calibration(self, tokenizer: Any) -> list[dict[str, torch.Tensor]]:
         """Batches of the first training texts of a shuffle that does not depend on the run's seed."""
-        from alphatune.learn import batches
-
         shuffled = list(self.dataset.train)
         random.Random(0).shuffle(shuffled)
         examples = shuffled[: identity.calibration_examples(self.config)]
@@ -157,8 +152,6 @@ class Run:
         assert spec is not None
 
         def make(folder: Path) -> None:
-            from alphatune.learn import batches, methods, train
-
             model, tokenizer = self.start()
             task, counts = self.config.task, batches.Counts()
             scratch = self.store.scratch("adapt", spec)
@@ -191,8 +184,6 @@ class Run:
         """The final model's validation loss: mean over target tokens, without label smoothing."""
 
         def make(folder: Path) -> None:
-            from alphatune.learn import batches, train
-
             model, tokenizer = self.final
             items = batches.training_items(self.validation_examples, tokenizer, self.config.task, batches.Counts())
             collate = partial(batches.collate, pad_token=int(tokenizer.pad_token_id))  # type: ignore[arg-type]
@@ -205,8 +196,6 @@ class Run:
         """predictions.jsonl: one line per input, in input order."""
 
         def make(folder: Path) -> None:
-            from alphatune.learn import predict
-
             model, tokenizer = self.final
             scratch = self.store.scratch("decode", self.plan.decoded)
             predict.predict(model, tokenizer, self.test_examples, self.config, folder, scratch)
@@ -219,8 +208,6 @@ class Run:
         """scores.json: per subset and metric, the value and its signature."""
 
         def make(folder: Path) -> None:
-            from alphatune.learn import predict
-
             scores = predict.score(self.decoded().path, self.test_examples, self.config)
             (folder / "scores.json").write_text(json.dumps(scores, indent=1, allow_nan=False))
 
@@ -243,16 +230,12 @@ class Run:
 
     def start(self) -> tuple[nn.Module, Any]:
         """The base on the device, with what the method trains in it."""
-        from alphatune.learn import methods
-
         model, tokenizer = self.base()
         seeding.seed(self.config.seed)  # what the method draws depends on the seed, not on what was drawn before
         return methods.prepare(model, self.config).to(self.device), tokenizer
 
     def _adapted_model(self) -> tuple[nn.Module, Any]:
         """The model after adaptation, LoRA merged where the weights are dense."""
-        from alphatune.learn import methods, train
-
         if self.plan.adapted is None:
             return self.start()
         folder = self.adapted().path
@@ -264,9 +247,6 @@ class Run:
     @cached_property
     def final(self) -> tuple[nn.Module, Any]:
         """The model that is evaluated."""
-        from alphatune.learn import methods, train
-        from alphatune.packed import disk
-
         when, spec = self.config.method.quantize, self.plan.requantized
         if when in ("adapted", "merged"):
             assert spec is not None
@@ -288,14 +268,10 @@ class Run:
         return model.to(self.device).eval(), tokenizer
 
     def _install(self, model: nn.Module, codes: Artifact) -> None:
-        from alphatune.packed import disk
-
         disk.install(model, codes.path, self.config.quant)
 
     @cached_property
     def device(self) -> torch.device:
-        import torch
-
         wanted = self.config.runtime.device
         if wanted == "cuda" and not torch.cuda.is_available():
             raise UserError("runtime.device=cuda: torch sees no GPU here; use auto or cpu")

@@ -39,13 +39,13 @@ def check(run: Run) -> list[str]:
 
 def problems(run: Run) -> list[str]:
     """What keeps the run from its result: each a sentence that says what is wrong and what to do."""
-    from alphatune.run.preflight_model import Texts
+    from alphatune.run.preflight_model import SplitTexts
     from alphatune.run.preflight_model import problems as of_model
 
     config = run.config
     found = [*_method(config), *_splits(run), *_subsets(run), *_metrics(config), *_examples(run), *_places(run)]
     found += _device(config)
-    texts = Texts(run.train_examples, run.validation_examples, run.test_examples if config.task.metrics else [])
+    texts = SplitTexts(run.train_examples, run.validation_examples, run.test_examples if config.task.metrics else [])
     return [*found, *of_model(config, texts)]
 
 

@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import try_to_load_from_cache
+from safetensors import SafetensorError, safe_open
 from torch import nn
+from transformers import AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from alphatune.config import Config
 from alphatune.data.example import Example
@@ -84,8 +88,6 @@ def _network(config: Config) -> nn.Module:
     Raises:
         UserError: it is not, or there is no such architecture.
     """
-    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-
     name, kind = _name(config), config.task.kind
     wants = f"task={config.task.name} needs"
     try:
@@ -143,8 +145,6 @@ def _layers(network: nn.Module, config: Config) -> list[str]:
 
 def _weights(folder: Path, network: nn.Module | None) -> list[str]:
     """Weight files that are absent, cut off, or of another shape than config.json says. Reads headers only."""
-    from safetensors import SafetensorError, safe_open
-
     found, held = list[str](), dict[str, tuple[int, ...]]()
     files = checkpoints.weight_files(folder)
     whole = folder / "model.safetensors"
@@ -175,9 +175,6 @@ def _weights(folder: Path, network: nn.Module | None) -> list[str]:
 
 
 def _tokenizer(config: Config, folder: Path | None) -> Any:
-    from huggingface_hub import try_to_load_from_cache
-    from transformers import AutoTokenizer
-
     if folder is not None:
         return checkpoints.load_tokenizer(folder)
     name, revision = config.model.name_or_path, config.model.revision

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from alphatune.errors import UserError
 from alphatune.hf import checkpoints
 from alphatune.hf.checkpoints import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from alphatune.packed.walk import weight_of
 from alphatune.quant.grouping import Grouping
 from alphatune.quant.packing import WORD
 
@@ -144,8 +145,6 @@ def _plain(folder: Path, entries: dict[str, StoredTensor]) -> Report:
 
 
 def _packed(folder: Path, config: dict[str, Any], entries: dict[str, StoredTensor], fingerprint: bool) -> Report:
-    from alphatune.packed.walk import weight_of
-
     sizes = config["quantization_config"].get("modules")
     if not isinstance(sizes, dict) or not sizes:
         raise UserError(f"{folder}: quantization_config names no packed layers")

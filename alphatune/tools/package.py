@@ -9,18 +9,19 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 from omegaconf import OmegaConf
 
 from alphatune.config import Config, parse
 from alphatune.data.example import Dataset
 from alphatune.errors import UserError
-from alphatune.hf import checkpoints
+from alphatune.hf import checkpoints, quantizer, scales
 from alphatune.learn import methods, models, train
 from alphatune.packed.linear import packed_layers
 from alphatune.run import record
 from alphatune.run.pipeline import ADAPTER, Run
 from alphatune.store import ReadOnly
-from alphatune.tools import card, outputs
+from alphatune.tools import card, inspect, outputs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -118,7 +119,6 @@ def _check_name(base: str) -> None:
         return
     if checkpoints.is_path(base):
         raise UserError(f"--base: there is no folder {base}")
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     try:
         validate_repo_id(base)
@@ -176,8 +176,6 @@ def _write_model(source: Run, folder: Path, kind: str) -> None:
     model: Any
     model, tokenizer = source.final if kind == "model" else source.base()
     if packed_layers(model):
-        from alphatune.hf import quantizer
-
         quantizer.mark_packed(model, source.config.quant.settings())
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -209,15 +207,11 @@ def _write_adapter(source: Run, folder: Path, base: str) -> None:
 
 def _fingerprint(model: nn.Module) -> str | None:
     """The hash of the packed layers that an adapter stands beside; None where there are none."""
-    from alphatune.hf import scales
-
     return scales.fingerprint(model) if packed_layers(model) else None
 
 
 def _check_base(folder: Path, expected: str | None) -> None:
     """Refuse a folder that is not the base of an adapter; `expected` is the packed base's hash, None of a dense one."""
-    from alphatune.tools import inspect
-
     found = inspect.inspect(folder)
     wanted = "plain" if expected is None else "packed"
     if found.kind != wanted:
