@@ -15,8 +15,8 @@ from alphatune.terminal import status_of
 
 CHECKPOINT = "alphatune.tools.checkpoint"
 COMMANDS = {  # name -> where it is, what it does
-    "run": ("alphatune.run.execute", "carry out one run: quantise, adapt, decode, score, record"),
-    "sweep": ("alphatune.run.execute", "one run for every combination of values (run -m)"),
+    "run": ("alphatune.tools.run", "carry out one run: quantise, adapt, decode, score, record"),
+    "sweep": ("alphatune.tools.run", "one run for every combination of values (run -m)"),
     "search": ("alphatune.search.search", "search hyper-parameters over a sweep file, offline"),
     "table": ("alphatune.tools.table", "run what a table lacks, and render it beside the paper's numbers"),
     "figure": ("alphatune.tools.table", "the same for a figure"),

@@ -15,8 +15,6 @@ from alphatune.tables.experiment import Experiment
 from alphatune.tables.grid import Grid
 from alphatune.tables.tabulate import Results
 
-OUT = Path("results/tables")
-
 
 def write(
     name: str, table: Experiment, cells: Cells, extra: list[str], seeds: list[int], out: Path

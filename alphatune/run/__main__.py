@@ -2,6 +2,6 @@
 
 import sys
 
-from alphatune.run.execute import main
+from alphatune.__main__ import main
 
-sys.exit(main())
+sys.exit(main(["run", *sys.argv[1:]]))

@@ -5,7 +5,6 @@ Composes and checks the config before anything heavy is imported, carries out th
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import sys
@@ -17,7 +16,7 @@ from alphatune.compose import compose, sources
 from alphatune.config import Config
 from alphatune.errors import UserError
 from alphatune.learn import models
-from alphatune.run import identity, preflight, record, track
+from alphatune.run import identity, record, track
 from alphatune.terminal import log_to_terminal
 
 log = logging.getLogger("alphatune")
@@ -35,6 +34,7 @@ def execute(config: Config, warnings: list[str] | None = None, origins: dict[str
         UserError: data or weights are missing, or a setting does not fit them: all that `preflight` finds, at once.
     """
     from alphatune.data.load import load
+    from alphatune.run import preflight
     from alphatune.run.pipeline import Run
 
     for warning in [*(warnings or []), *sources.announcements(config, origins or {})]:
@@ -113,11 +113,6 @@ def _line(result: dict[str, Any]) -> str:
     loss = result["validation_loss"]  # null without validation examples
     told = [] if loss is None else [f"validation loss {loss:.3f}"]
     return f"{result['run_id']}: {', '.join([*told, *([scores] if scores else [])]) or 'nothing was measured'}"
-
-
-def parser() -> argparse.ArgumentParser:
-    """The options of `alphatune run`, which are Hydra's; its other arguments are overrides such as quant.q=3."""
-    return compose.options()
 
 
 def main(arguments: list[str] | None = None) -> int:

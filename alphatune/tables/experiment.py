@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -13,6 +14,7 @@ from alphatune import groups
 from alphatune.errors import UserError
 
 FOLDER = groups.experiments()
+OUT = Path("results/tables")  # where tables are rendered to, unless told otherwise
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from alphatune.pages import claims, publish
+from alphatune.tables import experiment
 from alphatune.terminal import Parser, status_of
 
 
@@ -22,11 +22,13 @@ def parser() -> Parser:
         "alphatune claims\nalphatune claims --set runtime.records=outputs/demo/records --out outputs/demo",
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. runtime.records=FOLDER")
-    parser.add_argument("--out", type=Path, default=publish.OUT, help="folder of the page")
+    parser.add_argument("--out", type=Path, default=experiment.OUT, help="folder of the page")
     return parser
 
 
 def _main(given: argparse.Namespace) -> int:
+    from alphatune.pages import claims
+
     extra, out = given.set, given.out
     print(claims.markdown(claims.write(extra, out)))
     print(f"page: {out / 'claims.html'}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from alphatune.pages import claims, html, publish
 from alphatune.store import write_atomically
 from alphatune.tables import experiment
 from alphatune.tables.cells import Planner
@@ -26,11 +25,13 @@ def parser() -> Parser:
     )
     parser.add_argument("names", nargs="*", help="experiments (default: all, with claims and an index)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. runtime.records=FOLDER")
-    parser.add_argument("--out", type=Path, default=publish.OUT, help="folder of the pages (default: results/tables)")
+    parser.add_argument("--out", type=Path, default=experiment.OUT, help="folder of the pages")
     return parser
 
 
 def _main(given: argparse.Namespace) -> int:
+    from alphatune.pages import claims, html, publish
+
     names = [experiment.canonical(n) for n in given.names] or experiment.names()
     extra, out, entries = given.set, given.out, []
     for name in names:

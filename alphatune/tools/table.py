@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 from alphatune.errors import UserError
-from alphatune.pages import publish, render
 from alphatune.store import digest
 from alphatune.tables import experiment, schedule, slurm
 from alphatune.tables.cells import Cell, Cells, Planner
@@ -58,7 +57,7 @@ def parser() -> Parser:
     parser.add_argument(
         "--sbatch", default="", metavar="OPTIONS", help='for slurm, e.g. "--partition=gpu --gres=gpu:1"'
     )
-    parser.add_argument("--out", type=Path, default=publish.OUT, help="folder of the rendered table")
+    parser.add_argument("--out", type=Path, default=experiment.OUT, help="folder of the rendered table")
     return parser
 
 
@@ -171,6 +170,8 @@ def _submit(name: str, found: Cells, todo: list[Cell], given: argparse.Namespace
 def _render(name: str, planner: Planner, found: Cells, seeds: list[int], out: Path, failures: list[str]) -> int:
     if found.waiting:  # of rows whose search is not finished, what is recorded is shown
         found = Planner(planner.table, planner.extra, run=False, name=name).cells(seeds)
+    from alphatune.pages import publish, render
+
     grid, files = publish.write(name, planner.table, found, planner.extra, seeds, out)
     print("\n" + render.markdown(grid))
     for failure in failures:
