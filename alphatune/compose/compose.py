@@ -28,8 +28,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from alphatune import groups, ranges
+from alphatune.compose.parse import parse
 from alphatune.compose.quoting import quoted
-from alphatune.config import Config, field_of, parse
+from alphatune.config import Config, field_of
 from alphatune.errors import UserError
 from alphatune.store import unwritable
 

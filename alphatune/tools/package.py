@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 from omegaconf import OmegaConf
 
-from alphatune.config import Config, parse
+from alphatune.compose.parse import parse
+from alphatune.config import Config
 from alphatune.data.example import Dataset
 from alphatune.errors import UserError
 from alphatune.hf import checkpoints, quantizer, scales
