@@ -88,7 +88,7 @@ def test_the_remedy_for_other_counts_works_where_scores_are_computed(folder, mon
     told = capsys.readouterr().err
     assert told.count("\n") == 1 and "data.allow_count_mismatch" not in told
     assert main([*argv, *[word for word in told.split() if word.startswith("--")]]) == 0
-    assert capsys.readouterr().out.startswith("1 inputs")
+    assert "1 inputs" in capsys.readouterr().out.splitlines()[0]
     assert main([*argv[:2], "--references", "x", *argv[4:], "--allow-count-mismatch"]) == 2
     assert "is for the data that --split names" in capsys.readouterr().err
 
@@ -121,7 +121,7 @@ def test_unknown_readers_are_refused():
 def test_toy_needs_no_files():
     pytest.importorskip("alphatune.data.toy")
     dataset = load.load(dataclasses.replace(E2E, name="toy", reader="toy", counts={}), Data(offline=True))
-    assert dataset.train and dataset.files == {}
+    assert dataset.train and list(dataset.files) == ["the toy world"]
 
 
 def test_fetch_says_where_the_files_are(folder, monkeypatch, capsys):

@@ -80,7 +80,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runs:
         config.seed = int(given.get("seed", 0))
         return config
 
-    def execute(config: Config, warnings: list[str] | None = None, origins: Any = None) -> Path:
+    def pretend(config: Config, warnings: list[str] | None = None, origins: Any = None) -> Path:
         runs.enter(config)
         hp = config.hparams
         loss = abs(math.log10(hp.learning_rate / 0.01)) + hp.weight_decay if hp.learning_rate else 9.0
@@ -93,7 +93,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runs:
         return path
 
     monkeypatch.setattr(compose, "config_of", config_of)
-    monkeypatch.setattr(execute, "execute", execute)
+    monkeypatch.setattr(execute, "execute", pretend)
     return runs
 
 
