@@ -47,7 +47,9 @@ alphatune COMMAND --help says more."""
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    name, rest = (given[0], given[1:]) if given else ("--help", [])
+    if not given:
+        return status_of(lambda: _wrong("no command given"))
+    name, rest = given[0], given[1:]
     if name in ("-h", "--help", "help"):
         print(usage())
         return 0
@@ -57,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     if name == "--print-completion":
         name = "completion"
     if name not in COMMANDS:
-        return status_of(lambda: _unknown(name))
+        return status_of(lambda: _wrong(f"{name}: no such command; must be one of: {', '.join(COMMANDS)}"))
     module = import_module(COMMANDS[name][0])
     if name == "sweep":
         rest = ["-m", *rest]
@@ -82,8 +84,8 @@ def usage() -> str:
     return "\n".join(["usage: alphatune COMMAND [...]", "", *lines, "", EXAMPLES])
 
 
-def _unknown(name: str) -> int:
-    raise UserError(f"{name}: no such command; must be one of: {', '.join(COMMANDS)}")
+def _wrong(what: str) -> int:
+    raise UserError(f"{what} (see alphatune --help)")
 
 
 if __name__ == "__main__":

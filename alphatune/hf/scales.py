@@ -6,10 +6,9 @@ another by looking at other tensors: no weight is rebuilt, copied or moved. Merg
 
 from __future__ import annotations
 
-import hashlib
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -23,6 +22,7 @@ from alphatune import ranges
 from alphatune.config import Method
 from alphatune.errors import UserError
 from alphatune.hf import lora
+from alphatune.packed.fingerprint import fingerprint as packed_fingerprint
 from alphatune.packed.linear import PackedLinear, moved_only
 
 TRAINABLE = ranges.choices(Method, "trainable")
@@ -242,25 +242,22 @@ class AlphaTuningModel(BaseTuner):
 
 
 def fingerprint(model: nn.Module) -> str | None:
-    """sha256 over codes and scales of all packed layers, in order; None on the meta device.
+    """That of the packed layers of a model, whatever adapter is merged into them; None on the meta device."""
+    tensors = list(_base_tensors(model))
+    if any(t.is_meta for t in tensors):
+        return None
+    return packed_fingerprint((str(t.dtype), t.shape, t.detach().cpu().contiguous().numpy().tobytes()) for t in tensors)
 
-    A merged adapter does not count. Names do not count either, so a model with and without its head are the same base.
-    """
-    digest, inside = hashlib.sha256(), set[int]()
+
+def _base_tensors(model: nn.Module) -> Iterator[Tensor]:
+    """Codes, scales and offset of each packed layer, in order."""
+    inside = set[int]()
     for _, module in model.named_modules():
         if isinstance(module, AlphaTuningLayer):
             inside.add(id(module.base_layer))
-            tensors = module.base_tensors()
+            yield from module.base_tensors()
         elif isinstance(module, PackedLinear) and id(module) not in inside:
-            tensors = [t for t in (module.qweight, module.alpha, module.offset) if t is not None]
-        else:
-            continue
-        for tensor in tensors:
-            if tensor.is_meta:
-                return None
-            digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+            yield from (t for t in (module.qweight, module.alpha, module.offset) if t is not None)
 
 
 def register() -> None:

@@ -116,9 +116,9 @@ def _zsh_specs(parser: argparse.ArgumentParser) -> Iterator[str]:
             yield f"'*{option}[{text}]{value}'"
 
 
-def _zsh_text(text: str) -> str:
-    """Without what zsh would read as its own."""
-    return re.sub(r"[\[\]':\\%]", " ", text).strip()
+def _zsh_text(text: object) -> str:
+    """Without what zsh would read as its own; Hydra's help of its own option is made when it is shown."""
+    return re.sub(r"[\[\]':\\%\s]+", " ", str(text)).strip()
 
 
 def _fish(commands: Commands) -> str:

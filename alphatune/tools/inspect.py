@@ -7,10 +7,10 @@ read one tensor at a time.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from safetensors import SafetensorError, safe_open
 from alphatune.errors import UserError
 from alphatune.hf import checkpoints
 from alphatune.hf.checkpoints import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from alphatune.packed.fingerprint import Part
+from alphatune.packed.fingerprint import fingerprint as packed_fingerprint
 from alphatune.packed.walk import weight_of
 from alphatune.quant.grouping import Grouping
 from alphatune.quant.packing import WORD
@@ -168,7 +170,7 @@ def _packed(folder: Path, config: dict[str, Any], entries: dict[str, StoredTenso
                    _by_dtype(others), checkpoints.quant_method(config))  # fmt: skip
     found.details = {k: v for k, v in config["quantization_config"].items() if k in ("solver", "offset", "group_size")}
     if fingerprint:
-        found.fingerprint = _fingerprint(list(modules), entries)
+        found.fingerprint = packed_fingerprint(_parts(list(modules), entries))
     found.adapters = _adapters(folder, found.fingerprint)
     return found
 
@@ -194,9 +196,8 @@ def _bits(name: str, parts: dict[str, StoredTensor], shape: tuple[int, int], siz
     return bits
 
 
-def _fingerprint(names: list[str], entries: dict[str, StoredTensor]) -> str:
-    """`tuner.fingerprint` of the model in the files, without loading it."""
-    digest = hashlib.sha256()
+def _parts(names: list[str], entries: dict[str, StoredTensor]) -> Iterator[Part]:
+    """The tensors of the packed layers, read from the files without loading a model."""
     for name in names:
         for part in _PACKED:
             entry = entries.get(f"{name}.{part}")
@@ -204,10 +205,8 @@ def _fingerprint(names: list[str], entries: dict[str, StoredTensor]) -> str:
                 continue
             if entry.dtype not in _TORCH_NAMES:
                 raise UserError(f"{entry.file}: {name}.{part} is {entry.dtype}, not int32 or float32")
-            digest.update(f"{_TORCH_NAMES[entry.dtype]}{list(entry.shape)}".encode())
             with safe_open(entry.file, framework="numpy") as opened:
-                digest.update(opened.get_tensor(f"{name}.{part}").tobytes())
-    return digest.hexdigest()
+                yield _TORCH_NAMES[entry.dtype], entry.shape, opened.get_tensor(f"{name}.{part}").tobytes()
 
 
 def _adapter(folder: Path) -> Report:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def test_the_table_and_the_json(home: Path, capsys: Any) -> None:
 
 
 def test_a_plain_checkpoint_is_described_by_its_headers(home: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(inspect, "_fingerprint", None)  # would read the weights
+    monkeypatch.setattr(sys.modules["alphatune.tools.inspect"], "packed_fingerprint", None)  # would read the weights
     report = inspect(home / "dense")
     assert report.kind == "plain" and report.ratio == 1.0 and report.fingerprint is None
     assert ("transformer.h.0.attn.c_attn.weight", (64, 192)) in [(layer.name, layer.shape) for layer in report.layers]

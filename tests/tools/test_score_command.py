@@ -217,7 +217,7 @@ def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str], argv: str, me
 
 
 def test_as_a_program() -> None:
-    argv = [sys.executable, "-m", "alphatune.tools.score"]
+    argv = [sys.executable, "-m", "alphatune.score"]
     env = {"PYTHONPATH": str(Path(alphatune.data.__file__).parents[2]), "PATH": ""}
     done = subprocess.run([*argv, "--help"], capture_output=True, text=True, env=env, check=True)
     assert "reference layouts" in done.stdout

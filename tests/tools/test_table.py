@@ -161,7 +161,7 @@ def test_a_seed_counts_once_and_an_unwritable_folder_is_one_line(
 def test_a_failed_cell_does_not_stop_the_others(
     quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fails_on_seed_0(config: Any, *args: Any) -> Path:
+    def fails_on_seed_0(config: Any, *args: Any, **more: Any) -> Path:
         if config.seed == 0:
             raise UserError("broken on purpose")
         return execute(config)
@@ -258,7 +258,7 @@ def test_slurm_gets_arrays_in_waves_and_then_renders(
     first, second, render = calls.read_text().splitlines()
     assert first.startswith("--parsable --array=0-0%4 --partition=gpu --time=1:00:00 ")
     assert second.startswith("--parsable --array=0-0%4 --dependency=afterany:1 --partition=gpu")
-    assert "--dependency=afterany:2" in render and "alphatune.tools.table demo --render" in render
+    assert "--dependency=afterany:2" in render and "alphatune.table demo --render" in render
     made = [record.read(p) for p in (tmp_path / "records").rglob("*.json")]
     assert {r["config"]["method"]["name"] for r in made} == {"full_ft", "ptq_full_ft"}
     # the second wave found the fine-tuning of the first
