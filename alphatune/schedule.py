@@ -18,7 +18,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from alphatune import record, sources
+from alphatune import compose, record
 from alphatune.artifacts import MANIFEST, digest
 from alphatune.cells import Cell
 from alphatune.errors import UserError
@@ -130,7 +130,7 @@ def _here(cell: Cell) -> str | None:
     from alphatune.run import execute
 
     try:
-        execute(cell.config, origins=sources.of(cell.overrides))
+        execute(cell.config, origins=compose.sources_of(cell.overrides))
     except UserError as error:
         return str(error)
     return None
