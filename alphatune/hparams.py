@@ -34,7 +34,7 @@ class Row:
     by_q: dict[int, dict[str, Any]]
 
     def lay(self, cfg: DictConfig, fixed: Collection[str]) -> dict[str, str]:
-        """Write the row into a composed config, but for the keys that are `fixed`. Returns key -> origin of what it wrote."""
+        """Write the row into a composed config, all but the `fixed` keys. Returns key -> origin of what it wrote."""
         laid = self._lay(cfg, self.values, fixed)
         q, first = OmegaConf.select(cfg, "quant.q"), next(iter(self.by_q), None)
         source, end = self.source, ""
@@ -81,6 +81,7 @@ def _and(row: Row, part: Mapping[Any, Any]) -> Row:
     own = {key: value for key, value in part.items() if key not in ("source", "by_q")}
     by_q = dict(row.by_q)
     for q, more in _mapping(f"{row.name}: by_q", part.get("by_q", {})).items():
+        _checked(f"{row.name}: by_q", {"quant.q": q})
         by_q[q] = by_q.get(q, {}) | _checked(row.name, _mapping(f"{row.name}: by_q: {q}", more))
     return Row(row.name, str(part.get("source", row.source)), row.values | _checked(row.name, own), by_q)
 
