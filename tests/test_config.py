@@ -168,8 +168,16 @@ def test_help_and_cfg_answer_without_importing_torch(flags: list[str]) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "${by_q" not in done.stdout
+    assert "${" not in done.stdout
     assert "alphatuning" in done.stdout
+
+
+def test_help_lists_the_choices_and_shows_the_values_that_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "\ndecode: beam, stock\n" in shown and f"\ntask: {TASKS}\n" in shown
+    assert "\nhparams: " not in shown  # rows are not chosen
+    assert "\n  learning_rate: 0.01\n" in shown  # the row of the miniature
 
 
 def test_missing_files_and_weights_are_one_message_within_seconds(
