@@ -34,7 +34,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $(READY)
 
 demo: $(READY) ## every method on the toy task, 3 seeds: table, records and plot in outputs/demo
-	$(BIN)/python -m alphatune.table demo --out $(OUT) --set runtime.records=$(OUT)/records
+	$(BIN)/alphatune table demo --out $(OUT) --set runtime.records=$(OUT)/records
 
 test: $(READY) lint ## linters, types and the default tests
 	$(BIN)/python -m pytest -n auto --dist loadfile
@@ -52,19 +52,19 @@ lint: $(READY) ## ruff and mypy
 
 data: $(READY) ## fetch and verify a task's files: make data TASK=webnlg
 	@test -n "$(TASK)" || { echo "error: say which task: make data TASK=webnlg"; exit 2; }
-	$(BIN)/python -m alphatune.data.fetch $(TASK)
+	$(BIN)/alphatune data $(TASK)
 
 table%: $(READY) ## run what a table lacks and render it: make table2
-	$(BIN)/python -m alphatune.table $*
+	$(BIN)/alphatune table $*
 
 figure%: $(READY) ## the same for a figure: make figure4
-	$(BIN)/python -m alphatune.table figure$*
+	$(BIN)/alphatune figure $*
 
 claims: $(READY) ## decide the paper's claims by the records: results/tables/claims.html
-	$(BIN)/python -m alphatune.claims
+	$(BIN)/alphatune claims
 
 report: $(READY) ## render all tables, figures and claims from the records: results/tables/index.html
-	$(BIN)/python -m alphatune.publish
+	$(BIN)/alphatune report
 
 stages: $(READY) ## after a change of code that decides results: see alphatune/versions.py
 	$(BIN)/python tests/goldens/stages.py

@@ -22,6 +22,11 @@ def folder() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
+def experiments() -> Path:
+    """`experiments/`, which lies beside `conf/`."""
+    return folder().parent / "experiments"
+
+
 def choices(group: str) -> list[str]:
     """The names that a config group takes, those in subfolders as folder/name."""
     within = folder() / group

@@ -1,14 +1,40 @@
-"""How a command speaks to a terminal: log lines, messages for mistakes, exit status."""
+"""How a command speaks to a terminal: arguments, log lines, messages for mistakes, exit status.
+
+The exit statuses of all commands: 0 done; 1 failed, or a part of the work failed; 2 a mistake of the user, told in one
+line; 3 nothing of what was asked for can run here; 130 interrupted; 141 the reader of the output went away.
+"""
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable
+from typing import Any, NoReturn
 
 from alphatune.errors import UserError
+
+FAILED, MISTAKE, NOTHING_TO_RUN, INTERRUPTED, NO_READER = 1, 2, 3, 130, 141
+
+
+class Parser(argparse.ArgumentParser):
+    """Arguments whose mistakes are told in one line, and whose description and examples are printed as written."""
+
+    def __init__(self, prog: str, description: str, examples: str = "", **more: Any) -> None:
+        epilog = f"examples:\n{textwrap.indent(textwrap.dedent(examples).strip(), '  ')}" if examples else None
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog=prog, description=description, epilog=epilog, formatter_class=formatter, **more)
+
+    def error(self, message: str) -> NoReturn:
+        """Tell what is wrong with the arguments.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(f"{message} (see {self.prog} --help)")
 
 
 class _Stderr(logging.Handler):
@@ -40,10 +66,10 @@ def status_of(command: Callable[[], int], interrupted: str = "interrupted") -> i
         return status
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return MISTAKE
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
-        return 141
+        return NO_READER

@@ -20,9 +20,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 import alphatune
-from alphatune import models
-from alphatune.compose import config_of
-from alphatune.layers import packed_layers
+from alphatune.compose.compose import config_of
+from alphatune.learn import models
+from alphatune.packed.linear import packed_layers
 
 ROUNDS, TOKENS = 5, 64
 

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from alphatune.config import Decode
-from alphatune.decode import beam_search
+from alphatune.learn.decode import beam_search
 
 ROUNDS, PROMPTS, BEAM, NEW = 3, 16, 10, 64
 

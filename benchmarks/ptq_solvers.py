@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from alphatune.batches import IGNORED, Item, collate
-from alphatune.layers import dense_weights
-from alphatune.quantize import quantize_layer, quantize_layers
+from alphatune.learn.batches import IGNORED, Item, collate
+from alphatune.packed.linear import dense_weights
+from alphatune.packed.walk import quantize_layer, quantize_layers
 from alphatune.settings import BCQConfig
 
 SOLVERS = {

@@ -12,8 +12,8 @@ from safetensors.numpy import load_file
 from toy import load
 
 import alphatune
-from alphatune.export import LUT_GEMM_JSON, LUT_GEMM_TENSORS, write_lut_gemm
-from alphatune.layers import packed_layers
+from alphatune.packed.linear import packed_layers
+from alphatune.tools.export import LUT_GEMM_JSON, LUT_GEMM_TENSORS, write_lut_gemm
 
 model, _ = load()
 alphatune.quantize_model(model, alphatune.BCQConfig(bits=3, group_size=32), progress=False)

@@ -7,7 +7,7 @@ from peft import get_peft_model
 from toy import WEATHER, load, train
 
 import alphatune
-from alphatune.layers import packed_layers
+from alphatune.packed.linear import packed_layers
 
 model, encode = load()
 alphatune.quantize_model(model, alphatune.UniformConfig(bits=4), progress=False)

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 FACTS = {
     "quantize_and_adapt": [r"8 layers in 3 bits", r"loss \d+\.\d+ -> \d+\.\d+", r"after loading: True"],
     "two_adapters": [r"weather: switched in .* best at weather", r"kitchen: switched in .* best at kitchen",

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from alphatune.compose import config_of
-from alphatune.quantize import quantize_layer
-from alphatune.record import read
-from alphatune.run import execute
+from alphatune.compose.compose import config_of
+from alphatune.hf.scales import AlphaTuningLayer
+from alphatune.packed.walk import quantize_layer
+from alphatune.run.execute import execute
+from alphatune.run.record import read
 from alphatune.settings import BCQConfig, UniformConfig
-from alphatune.tuner import AlphaTuningLayer
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")]
 

@@ -1,4 +1,4 @@
-"""`import alphatune` is enough, whenever it comes, and costs nothing by itself."""
+"""`alphatune.register()` is enough, whenever it comes; importing the package costs nothing."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
+from conftest import ROOT
 
 
 def python(code: str, *arguments: str, path: Path | None = None) -> str:
@@ -42,13 +41,13 @@ from peft import PeftModel
 print(json.dumps([base, values(PeftModel.from_pretrained(model, sys.argv[2]))]))
 """
 ORDERS = {
-    "alphatune first": ("import json, sys\nimport alphatune", "", ""),
+    "alphatune first": ("import json, sys, alphatune\nalphatune.register()", "", ""),
     "alphatune last": (
         "import json, sys\nimport transformers.modeling_utils, peft",
-        "import alphatune",
+        "import alphatune; alphatune.register()",
         "",
     ),
-    "between, with its own names": ("import json, sys", "from alphatune import AlphaTuningConfig", "import alphatune"),
+    "by a name of its own": ("import json, sys", "from alphatune import BCQConfig", ""),
 }
 
 
@@ -81,7 +80,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[li
     return folder / "base", folder / "adapter", [*expected, values()]
 
 
-@pytest.mark.parametrize("order", [pytest.param(o, marks=[pytest.mark.slow] if "between" in o else []) for o in ORDERS])
+@pytest.mark.parametrize("order", [pytest.param(o, marks=[pytest.mark.slow] if "name" in o else []) for o in ORDERS])
 def test_packed_models_and_adapters_load_whatever_is_imported_first(
     order: str, saved: tuple[Path, Path, list[list[float]]]
 ) -> None:
@@ -92,49 +91,23 @@ def test_packed_models_and_adapters_load_whatever_is_imported_first(
     assert found == [pytest.approx(values, abs=1e-6) for values in expected]
 
 
-# --- the hook itself, on a host that is imported in no time
-
-HOOK = """
-import sys, importlib, importlib.util, alphatune
-alphatune._PLUGINS["host.part"] = "plugin"
-assert importlib.util.find_spec("host.part") and "plugin" not in sys.modules  # looking is not importing
-import host
-assert "plugin" not in sys.modules
-import host.part
-print("plugin" in sys.modules, host.part.value, host.part.__file__.endswith("part.py"))
-importlib.reload(alphatune), importlib.reload(host.part)
-print(sum(type(f).__name__ == "_AfterImport" for f in sys.meta_path))
-"""
-
-
-def _host(folder: Path, plugin: str) -> Path:
-    (folder / "host").mkdir()
-    (folder / "host" / "__init__.py").write_text("")
-    (folder / "host" / "part.py").write_text("value = 7\n")
-    (folder / "plugin.py").write_text(plugin)
-    return folder
-
-
-def test_a_plugin_follows_the_module_that_it_extends(tmp_path: Path) -> None:
-    printed = python(HOOK, path=_host(tmp_path, "from host import part\nassert part.value == 7\n"))
-    assert printed.split() == ["True", "7", "True", "1"]
-
-
-def test_a_broken_plugin_does_not_break_its_host(tmp_path: Path) -> None:
-    code = 'import alphatune; alphatune._PLUGINS["host.part"] = "plugin"; import host.part; print(host.part.value)'
-    printed = python(code, path=_host(tmp_path, "raise ImportError('too old')\n"))
-    assert "7" in printed and "plugin cannot be used: ImportError: too old" in printed
+def test_without_it_loading_stops_and_names_the_format(saved: tuple[Path, Path, list[list[float]]]) -> None:
+    code = (
+        "import sys\nfrom transformers import AutoModelForCausalLM\nAutoModelForCausalLM.from_pretrained(sys.argv[1])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(saved[0])], capture_output=True, text=True)
+    assert done.returncode != 0 and "alphatune_bcq" in done.stdout + done.stderr
 
 
 def test_registering_twice_changes_nothing() -> None:
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
     from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 
-    from alphatune import hub, tuner
+    from alphatune.hf import quantizer, scales
 
     before = dict(AUTO_QUANTIZER_MAPPING), dict(PEFT_TYPE_TO_TUNER_MAPPING)
-    hub.register()
-    tuner.register()
+    quantizer.register()
+    scales.register()
     assert before == (dict(AUTO_QUANTIZER_MAPPING), dict(PEFT_TYPE_TO_TUNER_MAPPING))
 
 

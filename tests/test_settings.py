@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import alphatune
-from alphatune.compose import config_of
+from alphatune.compose.compose import config_of
 from alphatune.config import Quant
 from alphatune.errors import UserError
 from alphatune.settings import FORMATS, BCQConfig, UniformConfig, multiple_of_width

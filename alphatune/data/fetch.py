@@ -1,4 +1,4 @@
-"""`python -m alphatune.data.fetch TASK`: get a task's files and say where they are. `make data TASK=...` calls it."""
+"""`alphatune data TASK`: get a task's files and say where they are. `make data TASK=...` calls it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,28 @@ import sys
 
 from alphatune.config import Data
 from alphatune.data import load
-from alphatune.terminal import status_of
+from alphatune.terminal import Parser, status_of
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Finds or downloads the files, reads them once to check the counts, prints the folder. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m alphatune.data.fetch", description=__doc__)
+    return status_of(lambda: _main(parser().parse_args(arguments)))
+
+
+def parser() -> Parser:
+    """The arguments of `alphatune data`."""
+    parser = Parser(
+        "alphatune data",
+        "Find a task's files or download them, check their counts, and say where they are.",
+        "alphatune data webnlg\nalphatune data glue/cola --dir ~/GLUE",
+    )
     parser.add_argument("task", metavar="TASK", help="a name of conf/task, such as webnlg or glue/cola")
     parser.add_argument("--dir", help="look here only, download nothing")
-    given = parser.parse_args(arguments)
-    return status_of(lambda: _fetch(given.task, Data(dir=given.dir)))
+    return parser
+
+
+def _main(given: argparse.Namespace) -> int:
+    return _fetch(given.task, Data(dir=given.dir))
 
 
 def _fetch(name: str, data: Data) -> int:

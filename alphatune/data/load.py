@@ -10,10 +10,10 @@ from omegaconf import OmegaConf
 
 from alphatune import groups
 from alphatune.config import Data, Task
-from alphatune.data import files
-from alphatune.data.catalogue import entry
-from alphatune.data.example import Dataset
+from alphatune.data.example import Dataset, Example
 from alphatune.data.pairs import empty_note
+from alphatune.data.remote import files
+from alphatune.data.remote.catalogue import entry
 from alphatune.errors import UserError
 
 READERS = ("toy", "webnlg", "dart", "e2e", "samsum", "glue")
@@ -43,12 +43,8 @@ def load(task: Task, data: Data, *, progress: bool = False) -> Dataset:
     return Dataset(dataset.train, dataset.validation, dataset.test, dataset.files, dataset.notes | notes)
 
 
-def load_references(
-    task_name: str, split: str, *, allow_count_mismatch: bool = False
-) -> tuple[list[list[str]], list[str]]:
-    """The references of a task's split, one list per input in decoding order, and each input's subset.
-
-    A classification task has one reference per input: its class index, or its score, as text.
+def load_split(task_name: str, split: str, *, allow_count_mismatch: bool = False) -> list[Example]:
+    """The examples of a task's split in decoding order, with their references or labels.
 
     Only the counts of this split are checked, so that scoring needs no training file.
 
@@ -65,8 +61,12 @@ def load_references(
     examples = dataset.split(split)
     if task.kind == "classification" and any(example.label is None for example in examples):
         raise UserError(f"task={task_name}: the labels of its {split} split are hidden; use --split validation")
-    references = [list(e.targets) if task.kind == "generation" else [str(e.label)] for e in examples]
-    return references, [example.subset for example in examples]
+    return examples
+
+
+def task_names() -> list[str]:
+    """The tasks of `conf/task/`, which are the values that `task=` takes."""
+    return groups.choices("task")
 
 
 def task_config(name: str) -> Task:

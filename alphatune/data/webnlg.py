@@ -40,7 +40,7 @@ _JSON = {"train": "train.json", "validation": "dev.json", "test": "test.json"}
 _XML = {"train": "train/**/*.xml", "validation": "dev/**/*.xml", "test": "test/testdata_with_lex.xml"}
 
 Triple = tuple[str, str, str]
-Entry = tuple[str, list[Triple], list[tuple[str, str]]]  # category, triples, (comment, text) of each lexicalisation
+RawEntry = tuple[str, list[Triple], list[tuple[str, str]]]  # category, triples, (comment, text) of each lexicalisation
 
 
 def fits(folder: Path, task: Task) -> bool:
@@ -84,7 +84,7 @@ def _layout(source: Source) -> str | None:
     return "formatted" if source.first(*pairs.FORMATTED.values()) else None
 
 
-def _pairs(source: Source, split: str, entries: Iterable[Entry]) -> list[Pair]:
+def _pairs(source: Source, split: str, entries: Iterable[RawEntry]) -> list[Pair]:
     found = []
     for category, triples, texts in entries:
         good = [text for comment, text in texts if comment == "good"]
@@ -95,7 +95,7 @@ def _pairs(source: Source, split: str, entries: Iterable[Entry]) -> list[Pair]:
     return found
 
 
-def _json_entries(source: Source, names: list[str]) -> Iterator[Entry]:
+def _json_entries(source: Source, names: list[str]) -> Iterator[RawEntry]:
     wrapped = [entry for name in names for entry in source.json(name)["entries"].records()]
     for i, alone in enumerate(wrapped):
         entry = alone[str(i + 1)]  # entry i sits alone in an object under this key
@@ -107,7 +107,7 @@ def _json_entries(source: Source, names: list[str]) -> Iterator[Entry]:
         yield entry["category"].text(), triples, texts
 
 
-def _xml_entries(source: Source, names: list[str]) -> Iterator[Entry]:
+def _xml_entries(source: Source, names: list[str]) -> Iterator[RawEntry]:
     for name in names:
         for n, element in enumerate(source.xml(name).iter("entry"), 1):
             entry = Field(element, f"{name} record {n}")

@@ -6,6 +6,8 @@ what, is in docs/scoring.md. Importing this package imports none of the tools.
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,18 +15,21 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from alphatune.errors import UserError
-from alphatune.metrics import bleu, coco, labels, meteor, nist, rouge, ter
+from alphatune.metrics import bleu, coco, labels, meteor, nist, rouge, ter, tercom
 from alphatune.metrics.corpus import Corpus
 from alphatune.metrics.labels import Label, LabelMetric
 from alphatune.metrics.metric import Groups, Metric
-from alphatune.metrics.unavailable import Unavailable
+from alphatune.metrics.outside.unavailable import Unavailable
+from alphatune.metrics.protocols import protocol_of
 
 TEXT_METRICS: dict[str, Metric] = {
-    metric.name: metric for family in (bleu, meteor, ter, nist, coco, rouge) for metric in family.METRICS
+    metric.name: metric for family in (bleu, meteor, ter, tercom, nist, coco, rouge) for metric in family.METRICS
 }
 LABEL_METRICS: dict[str, LabelMetric] = {metric.name: metric for metric in labels.METRICS}
 
 M = TypeVar("M")
+
+log = logging.getLogger(__name__)
 
 ALL = "all"
 """The group of every input."""
@@ -68,6 +73,9 @@ def score(
     """
     chosen = _known(metrics, TEXT_METRICS)
     corpus = Corpus.of(hypotheses, references, _processors() if jobs is None else jobs)
+    for caveat in dict.fromkeys(metric.caveat(corpus) for metric in chosen):
+        if caveat:
+            log.warning(caveat)
     names, groups = _groups(len(hypotheses), subsets)
     values: dict[str, dict[str, Score]] = {name: {} for name in names}
     absent: dict[str, str] = {}
@@ -76,8 +84,13 @@ def score(
             absent[metric.name] = str(result)
         else:
             numbers, signature = result
+            if not all(map(math.isfinite, numbers)):  # no JSON has such a value, and no table should
+                absent[metric.name] = (
+                    f"{metric.name} is not defined for these texts: the tool returned no finite number"
+                )
+                continue
             for name, number in zip(names, numbers, strict=True):
-                values[name][metric.name] = Score(number, signature)
+                values[name][metric.name] = Score(number, _named(metric.name, signature))
     return Scores(values, absent)
 
 
@@ -111,8 +124,13 @@ def score_labels(
             except Unavailable as reason:
                 absent.setdefault(metric.name, str(reason) if name == ALL else f"{reason}, in subset {name}")
             else:
-                values[name][metric.name] = Score(number, metric.signature())
+                values[name][metric.name] = Score(number, _named(metric.name, metric.signature()))
     return Scores(values, absent)
+
+
+def _named(metric: str, signature: str) -> str:
+    """The signature with the protocol that the metric belongs to."""
+    return f"{signature}|protocol:{protocol_of(metric).name}"
 
 
 def _known(names: Sequence[str], known: Mapping[str, M]) -> list[M]:

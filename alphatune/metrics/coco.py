@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from alphatune.metrics import java
 from alphatune.metrics.corpus import Corpus, Texts
 from alphatune.metrics.metric import Groups, Metric, means, take
+from alphatune.metrics.outside import java
 
 
 def rouge_l(texts: Texts) -> list[float]:

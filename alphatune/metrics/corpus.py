@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from alphatune.errors import UserError
-from alphatune.metrics import ptb
+from alphatune.metrics.outside import ptb, unidecode, words
 
 MAX_REFERENCES = 6  # of an input of WebNLG or DART; the others are not looked at (microsoft/LoRA: --ref_num 6)
-CHALLENGE_REFERENCES = 3  # the same, in the WebNLG 2017 challenge (bleu_eval_3ref.sh)
-
-_SPELLED = {
-    "-": "‐‑‒–−",
-    "'": "‘’‛",
-    '"': "“”‟",
-    **{"--": "—―", ",": "‚", ",,": "„", "*": "•·", "+": "†", "+-": "±", "?": "¿", "!": "¡", "<<": "«", ">>": "»"},
-    **{"deg": "°", "x": "×", "PS": "£", "EUR": "€", " 1/2": "½", " 1/4": "¼", " 3/4": "¾"},
-    **{"o": "ø", "i": "ı", "l": "ł", "d": "đð", "h": "ħ", "t": "ŧ", "k": "ĸ", "@": "ə", "O": "Ø", "L": "Ł", "D": "ĐÐ"},
-    **{"ae": "æ", "oe": "œ", "ss": "ß", "th": "þ", "ng": "ŋ", "AE": "Æ", "OE": "Œ", "Th": "Þ"},
-}
-_ASCII = {ord(character): text for text, characters in _SPELLED.items() for character in characters}
-
-
-def to_ascii(text: str) -> str:
-    """The text with accents dropped and the letters and signs of `_SPELLED` spelled out; what else is not ASCII goes.
-
-    The challenge used the package Unidecode. This is the same for the Latin letters and signs that WebNLG has.
-    """
-    return unicodedata.normalize("NFKD", text.translate(_ASCII)).encode("ascii", "ignore").decode()
+CHALLENGE_REFERENCES = 3  # the same, in the WebNLG 2017 challenge (bleu_eval_3ref.sh) and in run_eval_on_dart.sh
+EVALUATED_REFERENCES = 4  # the same, in eval.py of GenerationEval, where nothing else is asked for (-nr)
 
 
 def split(text: str) -> str:
@@ -86,16 +67,40 @@ class Corpus:
 
     @cached_property
     def challenge(self) -> Texts:
-        """As the scripts of the WebNLG 2017 challenge write it: ASCII only, at most three references.
+        """As evaluation.py of the WebNLG 2017 challenge writes it: lower-case, ASCII, split, three references.
 
-        As there, hypotheses are folded to ASCII before they are split and references after (and after the split made
-        lower-case), which matters for an ellipsis or a capital dotted I.
+        As there, hypotheses are folded to ASCII before they are made lower-case and split, references after, which
+        matters for an ellipsis or a capital dotted I.
+
+        Raises:
+            Unavailable: the package Unidecode is not installed.
         """
-        hypotheses = [normalise(to_ascii(hypothesis.lower())) for hypothesis in self.raw.hypotheses]
+        hypotheses = [normalise(unidecode.fold(hypothesis.strip())) for hypothesis in self.raw.hypotheses]
         references = [
-            [to_ascii(split(ref).lower()) for ref in refs[:CHALLENGE_REFERENCES]] for refs in self.raw.references
+            [unidecode.fold(split(ref).lower()) for ref in refs[:CHALLENGE_REFERENCES]] for refs in self.raw.references
         ]
         return Texts(hypotheses, references)
+
+    @cached_property
+    def dart(self) -> Texts:
+        """As run_eval_on_dart.sh takes it: the texts as they are, the first three references, empty ones among them."""
+        return Texts(self.raw.hypotheses, [refs[:CHALLENGE_REFERENCES] for refs in self.raw.references])
+
+    @cached_property
+    def evaluated(self) -> Texts:
+        """As eval.py of GenerationEval takes it: the texts as they are, the first four references."""
+        return Texts(self.raw.hypotheses, [refs[:EVALUATED_REFERENCES] for refs in self.raw.references])
+
+    @cached_property
+    def words(self) -> Texts:
+        """`evaluated` as nltk.word_tokenize splits it: METEOR and TER of GenerationEval.
+
+        Raises:
+            Unavailable: nltk, or its Punkt data, is not installed.
+        """
+        texts = self.evaluated
+        hypotheses = [words.tokenize(hypothesis) for hypothesis in texts.hypotheses]
+        return Texts(hypotheses, [[words.tokenize(ref) for ref in refs] for refs in texts.references])
 
     @cached_property
     def coco(self) -> Texts:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from alphatune.errors import UserError
-from alphatune.metrics.unavailable import Unavailable
+from alphatune.metrics.outside.unavailable import Unavailable
 
 Label = int | float | str
 
@@ -60,22 +61,30 @@ def pearson(predictions: Sequence[Label], labels: Sequence[Label]) -> float:
     """Pearson correlation (STS-B), -100 to 100."""
     from scipy.stats import pearsonr  # type: ignore[import-untyped]
 
-    return 100.0 * float(pearsonr(*_varied("pearson", predictions, labels)).statistic)
+    return _defined("pearson", pearsonr(*_varied("pearson", predictions, labels)).statistic)
 
 
 def spearman(predictions: Sequence[Label], labels: Sequence[Label]) -> float:
     """Spearman rank correlation (STS-B), -100 to 100."""
     from scipy.stats import spearmanr  # type: ignore[import-untyped]
 
-    return 100.0 * float(spearmanr(*_varied("spearman", predictions, labels)).statistic)
+    return _defined("spearman", spearmanr(*_varied("spearman", predictions, labels)).statistic)
 
 
 def _varied(name: str, predictions: Sequence[Label], labels: Sequence[Label]) -> tuple[list[float], list[float]]:
     sides = [float(value) for value in predictions], [float(value) for value in labels]
     for side, what in zip(sides, ("predictions", "labels"), strict=True):
+        if not all(map(math.isfinite, side)):
+            raise Unavailable(f"{name} is not defined: nan or inf among the {what}")
         if len(set(side)) < 2:
             raise Unavailable(f"{name} is not defined: all {what} are equal")
     return sides
+
+
+def _defined(name: str, correlation: float) -> float:
+    if not math.isfinite(correlation):  # squares of huge numbers overflow
+        raise Unavailable(f"{name} is not defined: the numbers are too large or too close to each other")
+    return 100.0 * float(correlation)
 
 
 METRICS = [

@@ -7,57 +7,63 @@ the computation of file mode with `-r`, to the last digit, without aligning the 
 
 from __future__ import annotations
 
+import functools
 import re
-import subprocess
-import tempfile
 import threading
 from collections.abc import Sequence
-from typing import IO
 
-from alphatune.metrics import java
-from alphatune.metrics.corpus import MAX_REFERENCES, Texts
+from alphatune.metrics.corpus import CHALLENGE_REFERENCES, EVALUATED_REFERENCES, MAX_REFERENCES, Texts
 from alphatune.metrics.metric import Groups, Metric, means
 from alphatune.metrics.nist import tokenize
-from alphatune.metrics.unavailable import Unavailable
+from alphatune.metrics.outside import java, unidecode, words
+from alphatune.metrics.outside.unavailable import Unavailable
 
 JAR = "meteor/meteor-1.5.jar"
 OPTIONS = ("-l", "en", "-norm")
 _LINE_ENDS = re.compile("[\r\n]+")
 
 
+_one_at_a_time = threading.Lock()
+
+
 def meteor(texts: Texts, groups: Groups) -> list[float]:
-    """METEOR of each group of inputs.
+    """METEOR of each group of inputs. The jar is started by the first call and serves all calls of this process.
 
     Raises:
-        Unavailable: no Java runtime or no jar, or the jar failed.
+        Unavailable: no Java runtime or no jar, or the jar failed or did not answer.
     """
-    command = [java.runtime(), "-Xmx2G", "-Dfile.encoding=UTF-8", "-jar", str(java.jar(JAR)), "-", "-", "-stdio"]
-    with tempfile.TemporaryFile() as errors:
+    command = (java.runtime(), "-Xmx2G", "-Dfile.encoding=UTF-8", "-jar", str(java.jar(JAR)), "-", "-", "-stdio")
+    with _one_at_a_time:
+        running = _start((*command, *OPTIONS))
         try:
-            with subprocess.Popen(
-                [*command, *OPTIONS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
-            ) as process:
-                assert process.stdin is not None and process.stdout is not None
-                return _converse(process.stdin, process.stdout, texts, groups)
-        except (OSError, ValueError) as error:
-            errors.seek(0)
-            lines = errors.read().decode(errors="replace").strip().splitlines()
-            raise Unavailable(f"the METEOR jar failed: {lines[-1] if lines else error}") from error
+            return _converse(running, texts, groups)
+        except BaseException:
+            running.close()  # whatever it still says would be taken for the next answer
+            _start.cache_clear()
+            raise
 
 
-def _converse(to_jar: IO[bytes], from_jar: IO[bytes], texts: Texts, groups: Groups) -> list[float]:
-    # Written beside the reading: both pipes are far smaller than what goes through them.
-    writer = threading.Thread(target=_write, args=(to_jar, _questions(texts)), daemon=True)
-    writer.start()
-    statistics = [_answer(from_jar) for _ in texts.hypotheses]
-    writer.join()
+@functools.lru_cache(maxsize=1)
+def _start(command: tuple[str, ...]) -> java.Conversation:
+    return java.Conversation(command, "the METEOR jar")
+
+
+def _converse(jar: java.Conversation, texts: Texts, groups: Groups) -> list[float]:
+    jar.send(_questions(texts))
+    statistics = [_answer(jar) for _ in texts.hypotheses]
     scores = []
     for rows in groups:
-        to_jar.write(f"EVAL ||| {' ||| '.join(statistics[row] for row in rows)}\n".encode())
-        to_jar.flush()
-        answers = [_answer(from_jar) for _ in range(len(rows) + 1)]  # each input's own score, then that of all
+        jar.send([f"EVAL ||| {' ||| '.join(statistics[row] for row in rows)}\n".encode()])
+        answers = [_answer(jar) for _ in range(len(rows) + 1)]  # each input's own score, then that of all
         scores.append(float(answers[-1]))
     return scores
+
+
+def _answer(jar: java.Conversation) -> str:
+    line = jar.answer()
+    if not line or line.startswith("Error"):
+        raise Unavailable(f"the METEOR jar failed: {line or 'it gave an empty answer'}")
+    return line
 
 
 def _questions(texts: Texts) -> list[bytes]:
@@ -67,21 +73,6 @@ def _questions(texts: Texts) -> list[bytes]:
         parts = (_LINE_ENDS.sub(" ", text).replace("|||", "") for text in (*references, hypothesis))
         questions.append(f"SCORE ||| {' ||| '.join(parts)}\n".encode(errors="replace"))
     return questions
-
-
-def _write(to_jar: IO[bytes], questions: list[bytes]) -> None:
-    try:
-        to_jar.writelines(questions)
-        to_jar.flush()
-    except BrokenPipeError:
-        return  # the jar has died; the reader meets the end of its output and reports it
-
-
-def _answer(from_jar: IO[bytes]) -> str:
-    line = from_jar.readline().decode().strip()
-    if not line or line.startswith("Error"):
-        raise ValueError(line or "it ended before the last answer")
-    return line
 
 
 def meteor_nltk(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
@@ -119,6 +110,27 @@ METRICS = [
         "meteor",
         lambda corpus, groups: meteor(corpus.normalised, groups),
         lambda: _signature(f"meteor|text:lower,split-nonword|refs:{MAX_REFERENCES}"),
+        external=True,
+    ),
+    # The same holds for the empty lines of the three below: no text is closer to nothing than to reference 0.
+    Metric(
+        "meteor_official",
+        lambda corpus, groups: meteor(corpus.challenge, groups),
+        lambda: _signature(
+            f"meteor_official|text:lower,ascii:{unidecode.version()},split-nonword|refs:{CHALLENGE_REFERENCES}"
+        ),
+        external=True,
+    ),
+    Metric(
+        "meteor_dart",
+        lambda corpus, groups: meteor(corpus.dart, groups),
+        lambda: _signature(f"meteor_dart|text:raw|refs:{CHALLENGE_REFERENCES}"),
+        external=True,
+    ),
+    Metric(
+        "meteor_ge",
+        lambda corpus, groups: meteor(corpus.words, groups),
+        lambda: _signature(f"meteor_ge|tok:nltk-words:{words.version()}|refs:{EVALUATED_REFERENCES}"),
         external=True,
     ),
     Metric(

@@ -23,6 +23,7 @@ class Metric:
     name: str
     compute: Callable[[Corpus, Groups], list[float]]
     signature: Callable[[], str]
+    caveat: Callable[[Corpus], str] = lambda corpus: ""  # one line that must be known about such texts' scores
     external: bool = False  # waits for a Java program: these run one after another, beside the rest
 
 

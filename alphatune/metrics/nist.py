@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from alphatune.metrics.corpus import Corpus
 from alphatune.metrics.metric import Groups, Metric, take
-from alphatune.metrics.unavailable import Unavailable
+from alphatune.metrics.outside.unavailable import Unavailable
 
 ORDER = 5
 _BETA = -math.log(0.5) / math.log(1.5) ** 2  # so that two thirds of the reference length halve the score

@@ -11,16 +11,13 @@ the bag distance: once that is reached, the search is over.
 
 from __future__ import annotations
 
-import multiprocessing
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 
-from alphatune.metrics.corpus import MAX_REFERENCES, Corpus
+from alphatune.metrics.corpus import EVALUATED_REFERENCES, MAX_REFERENCES, Corpus, Texts
 from alphatune.metrics.metric import Groups, Metric, means
-
-_POOL_FROM = 1000  # pairs from which starting worker processes pays
-_CHUNK = 50  # pairs per message to a worker
+from alphatune.metrics.outside import words
+from alphatune.metrics.pool import spread
 
 Column = tuple[int, int, int]  # vertical +1 deltas, vertical -1 deltas, distance to the whole reference
 
@@ -124,33 +121,45 @@ def _ter_of_texts(pair: tuple[str, str]) -> float:
 
 
 def ter_of_pairs(pairs: Sequence[tuple[str, str]], jobs: int = 1) -> list[float]:
-    """TER of (hypothesis, reference) texts, split at blanks; equal pairs are scored once.
-
-    The result does not depend on `jobs`. Workers are spawned, so a script that calls this with `jobs` above 1 needs
-    the usual `if __name__ == "__main__"`.
-    """
-    unique = list(dict.fromkeys(pairs))
-    if jobs <= 1 or len(unique) < _POOL_FROM or multiprocessing.current_process().daemon:
-        values = [_ter_of_texts(pair) for pair in unique]
-    else:
-        with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-            values = list(pool.map(_ter_of_texts, unique, chunksize=_CHUNK))
-    known = dict(zip(unique, values, strict=True))
-    return [known[pair] for pair in pairs]
+    """TER of (hypothesis, reference) texts, split at blanks; equal pairs are scored once. See `pool.spread`."""
+    return spread(_ter_of_texts, pairs, jobs)
 
 
-def _compute(corpus: Corpus, groups: Groups) -> list[float]:
-    texts = corpus.normalised
+def _rates(texts: Texts, jobs: int) -> list[list[float]]:
+    """The TER of each input against each of its references."""
     pairs = [(hyp, ref) for hyp, refs in zip(texts.hypotheses, texts.references, strict=True) for ref in refs]
-    rates = iter(ter_of_pairs(pairs, corpus.jobs))
-    return means([min(next(rates) for _ in refs) for refs in texts.references], groups)
+    rates = iter(ter_of_pairs(pairs, jobs))
+    return [[next(rates) for _ in refs] for refs in texts.references]
+
+
+def _lora(corpus: Corpus, groups: Groups) -> list[float]:
+    return means([min(rates) for rates in _rates(corpus.normalised, corpus.jobs)], groups)
+
+
+def _evaluated(corpus: Corpus, groups: Groups) -> list[float]:
+    """As eval.py has it where a missing reference is an empty line: that line costs 1, which may be the minimum."""
+    rates = _rates(corpus.words, corpus.jobs)
+    values = []
+    for rows in groups:
+        width = max(len(rates[row]) for row in rows)
+        best = (min([*rates[row], *([1.0] if len(rates[row]) < width else [])]) for row in rows)
+        values.append(sum(best) / len(rows))
+    return values
 
 
 METRICS = [
     Metric(
         "ter",
-        _compute,
+        _lora,
         lambda: f"ter|text:lower,split-nonword|refs:{MAX_REFERENCES}|min-over-refs|mean|algorithm:pyter3-0.3",
-    )
+    ),
+    Metric(
+        "ter_ge",
+        _evaluated,
+        lambda: (
+            f"ter_ge|tok:nltk-words:{words.version()}|refs:{EVALUATED_REFERENCES},missing-1|min-over-refs|mean|"
+            "algorithm:pyter3-0.3"
+        ),
+    ),
 ]
-"""TER, scale 0 to 1 and above; lower is better."""
+"""pyter's TER, scale 0 to 1 and above; lower is better."""

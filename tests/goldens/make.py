@@ -18,9 +18,10 @@ def losses(method: str, folder: Path) -> list[float]:
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    from alphatune import methods, quantize, train
-    from alphatune.batches import IGNORED, Item
-    from alphatune.compose import config_of
+    from alphatune.compose.compose import config_of
+    from alphatune.learn import methods, train
+    from alphatune.learn.batches import IGNORED, Item
+    from alphatune.packed import walk
 
     config = config_of([f"method={method}", "quant.q=2", "hparams.learning_rate=5e-3", "hparams.batch_size=4",
                         "trainer.max_steps=20", "trainer.evals=20", "trainer.saves=0", "runtime.progress=false",
@@ -32,7 +33,7 @@ def losses(method: str, folder: Path) -> list[float]:
         attn_pdrop=0.0, bos_token_id=0, eos_token_id=0, pad_token_id=0,
     ))  # fmt: skip
     if config.method.quantize == "before":
-        quantize.quantize_layers(model, config.quant.settings(), progress=False)
+        walk.quantize_layers(model, config.quant.settings(), progress=False)
     torch.manual_seed(0)
     model = methods.prepare(model, config)
     generator = torch.Generator().manual_seed(1)

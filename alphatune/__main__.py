@@ -1,0 +1,90 @@
+"""The `alphatune` command: which commands there are, and where each of them is.
+
+A command is imported when it is asked for, so that `--help` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+
+import alphatune
+from alphatune.errors import UserError
+from alphatune.terminal import status_of
+
+CHECKPOINT = "alphatune.tools.checkpoint"
+COMMANDS = {  # name -> where it is, what it does
+    "run": ("alphatune.tools.run", "carry out one run: quantise, adapt, decode, score, record"),
+    "sweep": ("alphatune.tools.run", "one run for every combination of values (run -m)"),
+    "search": ("alphatune.search.search", "search hyper-parameters over a sweep file, offline"),
+    "table": ("alphatune.tools.table", "run what a table lacks, and render it beside the paper's numbers"),
+    "figure": ("alphatune.tools.table", "the same for a figure"),
+    "claims": ("alphatune.tools.claims", "decide the paper's claims by the records"),
+    "report": ("alphatune.tools.report", "render all tables, figures and claims from the records"),
+    "score": ("alphatune.tools.score", "score a file of texts or labels as the field does"),
+    "data": ("alphatune.data.fetch", "find or fetch a task's files"),
+    "push": ("alphatune.tools.push", "send finished records to W&B"),
+    "quantize": (CHECKPOINT, "quantise a checkpoint"),
+    "generate": (CHECKPOINT, "generate text with any number of adapters on one base"),
+    "inspect": (CHECKPOINT, "show what is in a checkpoint or an adapter"),
+    "export": (CHECKPOINT, "export a packed checkpoint for other programs"),
+    "package": (CHECKPOINT, "write a run's weights and card as a folder to upload"),
+    "card": (CHECKPOINT, "print the model card of a run's record"),
+    "completion": ("alphatune.tools.completion", "print a shell's completion script"),
+}
+EXAMPLES = """\
+examples:
+  alphatune run                                      the embedded model, offline
+  alphatune run task=webnlg model=gpt2-medium method=alphatuning quant.q=3
+  alphatune table demo                               every method on the embedded model
+  alphatune quantize path/to/gpt2 gpt2-3bit --bits 3
+
+exit status: 0 done, 1 failed, 2 a mistake in what was asked, 3 nothing of it can run here, 130 interrupted
+alphatune COMMAND --help says more."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns its exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    name, rest = (given[0], given[1:]) if given else ("--help", [])
+    if name in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if name == "--version":
+        print(f"alphatune {alphatune.__version__}")
+        return 0
+    if name == "--print-completion":
+        name = "completion"
+    if name not in COMMANDS:
+        return status_of(lambda: _unknown(name))
+    module = import_module(COMMANDS[name][0])
+    if name == "sweep":
+        rest = ["-m", *rest]
+    if name == "figure" and rest and not rest[0].startswith("-"):
+        rest = [f"figure{rest[0].removeprefix('figure')}", *rest[1:]]
+    status: int = module.main(name, rest) if COMMANDS[name][0] == CHECKPOINT else module.main(rest)
+    return status
+
+
+def parsers() -> dict[str, tuple[argparse.ArgumentParser, str]]:
+    """Every command's arguments and its line of help."""
+    found = {}
+    for name, (place, text) in COMMANDS.items():
+        module = import_module(place)
+        found[name] = (module.parser(name) if place == CHECKPOINT else module.parser(), text)
+    return found
+
+
+def usage() -> str:
+    """What `alphatune --help` prints."""
+    lines = [f"  {name:11} {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(["usage: alphatune COMMAND [...]", "", *lines, "", EXAMPLES])
+
+
+def _unknown(name: str) -> int:
+    raise UserError(f"{name}: no such command; must be one of: {', '.join(COMMANDS)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,266 @@
+"""Adaptation through `transformers.Trainer`, with the few things that differ from its defaults.
+
+Differences: the loss is computed where labels are (`loss.py`), batches are bucketed by length and laid out for the
+whole run, weight decay acts on every trained parameter (the reference recipe is decoupled decay on all), and
+checkpoints hold trained parameters only.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from alphatune.config import Config
+from alphatune.errors import UserError
+from alphatune.learn import batches, resume
+from alphatune.learn.batches import Item
+from alphatune.learn.loss import classification_loss, language_loss, token_losses
+from alphatune.progress import Progress
+
+TRAINED = "trained.safetensors"
+log = logging.getLogger("alphatune")
+
+
+@dataclass
+class Curves:
+    """Loss against optimiser step: training loss (mean since the last point) and validation loss (no smoothing)."""
+
+    train: list[tuple[int, float]] = field(default_factory=list)
+    validation: list[tuple[int, float]] = field(default_factory=list)
+
+
+def train(
+    model: nn.Module,
+    train_items: list[Item],
+    validation_items: list[Item],
+    config: Config,
+    pad_token: int,
+    scratch: Path,
+    report: Callable[[int, dict[str, float]], None] | None = None,
+) -> Curves:
+    """Train what requires a gradient; continue from `scratch` if a killed run left a checkpoint there.
+
+    Args:
+        model: moved to the device and changed in place.
+        validation_items: there may be none; there is then no validation curve.
+        report: receives (step, losses) as they come, for a tracker.
+
+    Raises:
+        UserError: the loss became NaN or infinite.
+    """
+    hp, tr = config.hparams, config.trainer
+    _check_lengths(model, [*train_items, *validation_items])
+    steps = tr.max_steps or batches.steps_of(len(train_items), hp.batch_size, hp.epochs)
+    every = max(1, steps // tr.evals)
+    saving = tr.saves > 0 and steps > tr.saves
+    arguments = TrainingArguments(
+        output_dir=str(scratch),
+        max_steps=steps,
+        per_device_train_batch_size=hp.batch_size,
+        learning_rate=hp.learning_rate,
+        weight_decay=hp.weight_decay,
+        warmup_steps=hp.warmup_steps,
+        lr_scheduler_type="linear",
+        optim="adamw_torch" if hp.optimizer == "adamw" else "adafactor",
+        adam_beta1=hp.adam_beta1,
+        adam_beta2=hp.adam_beta2,
+        adam_epsilon=hp.adam_epsilon,
+        max_grad_norm=hp.max_grad_norm,
+        bf16=tr.precision == "bfloat16",
+        activation_checkpointing=tr.gradient_checkpointing,
+        logging_steps=every,
+        eval_strategy="steps" if validation_items else "no",
+        eval_steps=every,
+        save_strategy="steps" if saving else "no",
+        # at points of the curve only: the training loss since the last point is not in a checkpoint
+        save_steps=every * max(1, round(tr.evals / (tr.saves + 1))) if saving else steps,
+        seed=config.seed,
+        data_seed=config.seed,
+        use_cpu=not _on_gpu(model),
+        report_to=[],
+        disable_tqdm=True,  # one bar of ours instead of the Trainer's several
+        remove_unused_columns=False,
+        dataloader_pin_memory=_on_gpu(model),
+        logging_nan_inf_filter=False,
+    )
+    curves = Curves()
+    trainer = _Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=train_items,
+        eval_dataset=validation_items,
+        data_collator=partial(batches.collate, pad_token=pad_token),
+        callbacks=[_Recorder(curves, report), resume.Sealing(scratch)],
+    )
+    trainer.setup(config)
+    # the Trainer's own log lines would repeat what the bar and the curves say
+    trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
+    checkpoint = resume.newest(scratch)
+    done = int(checkpoint.name.rsplit("-", 1)[-1]) if checkpoint else 0
+    if checkpoint:
+        log.info("adapt: continuing from step %d", done)
+    with Progress("adapt", steps, "step", config.runtime.progress, done) as progress:
+        trainer.add_callback(_Shown(progress))
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    model.eval()
+    last = curves.train[-1][1] if curves.train else 0.0
+    if not math.isfinite(last):
+        raise UserError(f"hparams.learning_rate={hp.learning_rate:g}: the training loss became {last}; try a lower one")
+    return curves
+
+
+def save_trained(model: nn.Module, path: Path) -> None:
+    """Write the trained parameters, by name, as safetensors."""
+    save_file(trained_parameters(model), path)
+
+
+def trained_parameters(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters that require a gradient, by name, on the CPU."""
+    return {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad}
+
+
+def load_trained(model: nn.Module, path: Path) -> None:
+    """Put trained parameters back into a model prepared the same way.
+
+    Raises:
+        ValueError: the file's names are not those the model trains.
+    """
+    tensors = load_file(path)
+    wanted = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    if tensors.keys() != wanted.keys():
+        odd = sorted(tensors.keys() ^ wanted.keys())
+        raise ValueError(f"{path.name} does not belong to this model: {len(odd)} names differ, first {odd[0]}")
+    with torch.no_grad():
+        for name, parameter in wanted.items():
+            parameter.copy_(tensors[name])
+
+
+def _check_lengths(model: nn.Module, items: list[Item]) -> None:
+    limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    longest = max(len(item.input_ids) for item in items)
+    if limit is not None and longest > limit:
+        raise UserError(
+            f"a sequence of {longest} tokens does not fit the model's {limit} positions; "
+            "lower task.max_context or task.max_target"
+        )
+
+
+def _on_gpu(model: nn.Module) -> bool:
+    return next(model.parameters()).is_cuda
+
+
+class _Trainer(Trainer):
+    """`Trainer` with our loss, batches, evaluation and checkpoints."""
+
+    def setup(self, config: Config) -> None:
+        self.config = config
+        self.loss_of = classification_loss if config.task.kind == "classification" else language_loss
+        self.model_accepts_loss_kwargs = False  # ours is a mean over the batch, already scaled
+
+    def compute_loss(  # type: ignore[override]
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Tensor:
+        return self.loss_of(model, inputs, self.config.hparams.label_smoothing)
+
+    def get_train_dataloader(self) -> DataLoader:
+        lengths = [len(item.input_ids) for item in self.train_dataset]  # type: ignore[union-attr]
+        sampler = batches.BucketedBatches(lengths, self.args.train_batch_size, self.args.max_steps, self.args.seed)
+        return DataLoader(self.train_dataset, batch_sampler=sampler, collate_fn=self.data_collator)  # type: ignore
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        return [name for name, _ in model.named_parameters()]
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:  # type: ignore[override]
+        model: Any = self.model
+        items: Any = self.eval_dataset
+        training = model.training
+        model.eval()
+        loss = {"eval_loss": validation_loss(model, items, self.config, self.data_collator)}
+        model.train(training)
+        self.log(loss)
+        # or the Trainer would evaluate the last step again at the end of the epoch
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, loss)
+        return loss
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        folder = Path(str(output_dir or self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        model: Any = self.model
+        save_trained(model, folder / TRAINED)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        target: Any = model or self.model
+        load_trained(target, Path(resume_from_checkpoint) / TRAINED)
+
+
+@torch.no_grad()
+def validation_loss(model: nn.Module, items: list[Item], config: Config, collate: Callable[..., Any]) -> float:
+    """Mean loss over all label tokens (or examples) of `items`, without label smoothing, for a model in eval mode."""
+    device = next(model.parameters()).device
+    total, count = 0.0, 0
+    order = sorted(range(len(items)), key=lambda i: len(items[i].input_ids))
+    for start in range(0, len(order), 16):
+        batch = batches.to_device(collate([items[i] for i in order[start : start + 16]]), device)
+        if config.task.kind == "classification":
+            n = len(batch["labels"])
+            total += float(classification_loss(model, batch)) * n
+        else:
+            logits, labels = token_losses(model, batch)
+            n = len(labels)
+            total += float(nn.functional.cross_entropy(logits.float(), labels, reduction="sum"))
+        count += n
+    return total / max(1, count)
+
+
+class _Shown(TrainerCallback):
+    """Tells a progress of optimiser steps and the latest losses."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress, self.losses = progress, dict[str, str]()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.progress.advance()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        for name, short in (("loss", "train"), ("eval_loss", "validation")):
+            if name in (logs or {}):
+                self.losses[short] = f"{logs[name]:.3f}"
+        self.progress.show(self.losses)
+
+
+class _Recorder(TrainerCallback):
+    """Keeps the curves, through a resume too, and passes points on to a tracker."""
+
+    def __init__(self, curves: Curves, report: Callable[[int, dict[str, float]], None] | None) -> None:
+        self.curves, self.report = curves, report
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        for entry in state.log_history:  # what a killed run had logged before its checkpoint
+            self._keep(entry)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        point = self._keep({**(logs or {}), "step": state.global_step})
+        if point and self.report is not None:
+            self.report(state.global_step, point)
+
+    def _keep(self, entry: dict[str, Any]) -> dict[str, float]:
+        point = {}
+        if "loss" in entry:
+            self.curves.train.append((entry["step"], float(entry["loss"])))
+            point["train_loss"] = float(entry["loss"])
+        if "eval_loss" in entry:
+            self.curves.validation.append((entry["step"], float(entry["eval_loss"])))
+            point["validation_loss"] = float(entry["eval_loss"])
+        return point

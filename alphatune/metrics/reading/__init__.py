@@ -1,0 +1,1 @@
+"""Files that people score: hypotheses, references, subsets, labels; every mistake told with file and line."""

@@ -1,0 +1,186 @@
+"""Quantising a model: which of its layers, one after another, in bounded memory.
+
+Quantised are the linear layers inside the repeated transformer blocks; embeddings, norms, biases and heads stay as
+they are (section 4.1 of the paper).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from alphatune.errors import UserError
+from alphatune.packed.calibration import second_moments
+from alphatune.packed.linear import PackedLinear
+from alphatune.progress import Progress
+from alphatune.quant.grouping import Grouping
+from alphatune.quant.solvers import check_span, solve_matrix
+from alphatune.settings import CALIBRATED, BCQConfig, Quantization
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What quantising did to one layer."""
+
+    name: str
+    rows: int
+    columns: int
+    bits: int
+    group_size: int
+    mse: float  # mean squared error per weight
+    relative_error: float  # ||W - W_q|| / ||W||
+    output_error: float | None = None  # ||X (W - W_q)^T|| / ||X W^T|| on the calibration inputs, if there are any
+
+
+def quantize_layers(
+    model: nn.Module,
+    config: Quantization,
+    progress: bool = True,
+    calibration: Sequence[Mapping[str, Tensor]] | None = None,
+    layers: Mapping[str, nn.Module] | None = None,
+) -> list[LayerReport]:
+    """Replace the linear layers inside `model`'s transformer blocks by packed ones, in place.
+
+    `layers` are those to replace, by name; without them all of `linear_layers(model)`, and a warning tells of weights
+    inside the blocks that no linear layer holds (the experts of a mixture), which stay dense.
+
+    `calibration` are batches of the model's own inputs (`input_ids`, `attention_mask`, ...); the solvers "weighted",
+    "hessian" and "gptq" need them, others do not look at them.
+
+    Raises:
+        UserError: a group size that does not fit, a solver that lacks calibration inputs or cannot do what is asked
+            of it with this model, weights that are not finite, or no layer to quantise. The model is then as it was.
+    """
+    targets = linear_layers(model) if layers is None else dict(layers)
+    if not targets:
+        raise UserError(f"{type(model).__name__} has no linear layers inside repeated blocks: nothing to quantise")
+    for name, layer in targets.items():
+        _check_finite(layer, name)  # calibration would spread a fault to every layer behind it
+    if layers is None:
+        _tell_of_dense_weights(model)
+    width = model_width(model)
+    moments: Iterable[tuple[str, Tensor | None]] = dict.fromkeys(targets).items()
+    if isinstance(config, BCQConfig) and config.solver in CALIBRATED:
+        if calibration is None:
+            raise UserError(f"solver={config.solver}: needs calibration inputs; give them, or use alternating")
+        _check_calibration(calibration)
+        shapes = {name: weight_of(layer).shape for name, layer in targets.items()}
+        for rows, columns in shapes.values():
+            check_span(Grouping.of(rows, columns, config.group_size, width), config)
+        moments = second_moments(model, {name: shape[1] for name, shape in shapes.items()}, calibration)
+    reports, packed = [], {}
+    with Progress("quantise", len(targets), "layer", progress) as shown:
+        for name, hessian in moments:
+            packed[name], report = quantize_layer(targets[name], config, name, width, hessian)
+            reports.append(report)
+            shown.advance()
+    for name, layer in packed.items():  # at the end: calibration inputs come from the model as it was
+        replace(model, name, layer)
+    return reports
+
+
+def quantize_layer(
+    layer: nn.Module,
+    config: Quantization,
+    name: str = "",
+    width: int | None = None,
+    hessian: Tensor | None = None,
+) -> tuple[PackedLinear, LayerReport]:
+    """The packed form of one `nn.Linear` or `Conv1D`, and its quantisation error.
+
+    `hessian` [in, in] is X^T X / T of the layer's inputs, for the solvers that need it.
+
+    Raises:
+        UserError: the group size does not fit, the solver cannot do what is asked, or the weights are not finite.
+    """
+    _check_finite(layer, name)
+    weight = weight_of(layer)
+    grouping = Grouping.of(weight.shape[0], weight.shape[1], config.group_size, width)
+    check_span(grouping, config)
+    if not isinstance(config, BCQConfig) or config.solver not in CALIBRATED:
+        hessian = None
+    elif hessian is None:
+        raise UserError(f"solver={config.solver}: needs the second moments of the layer's inputs")
+    solved = solve_matrix(weight, config, grouping, hessian)
+    report = LayerReport(
+        name, grouping.rows, grouping.columns, config.bits, grouping.size,
+        solved.mse, solved.relative_error, solved.output_error,
+    )  # fmt: skip
+    bias = getattr(layer, "bias", None)
+    return PackedLinear(solved.qweight, solved.alpha, solved.offset, bias, grouping), report
+
+
+def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The linear layers inside the repeated blocks, by name."""
+    blocks = _blocks(model)
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and name.startswith(blocks)
+    }
+
+
+def _blocks(model: nn.Module) -> tuple[str, ...]:
+    """How the names of what is inside the repeated blocks start: the outermost `ModuleList`s of like modules."""
+    blocks: list[str] = []
+    for name, module in model.named_modules():
+        inside = any(name.startswith(f"{b}.") for b in blocks)
+        if isinstance(module, nn.ModuleList) and len(module) and not inside and len({type(m) for m in module}) == 1:
+            blocks.append(name)
+    return tuple(f"{name}." for name in blocks)
+
+
+def weight_of(layer: nn.Module) -> Tensor:
+    """The weight as [out, in]: GPT-2's `Conv1D` stores the transpose."""
+    weight = layer.weight.detach()  # type: ignore[union-attr, operator]
+    return weight.T if isinstance(layer, Conv1D) else weight
+
+
+def model_width(model: nn.Module) -> int | None:
+    """The h of the paper: the model's hidden size."""
+    return getattr(getattr(model, "config", None), "hidden_size", None)
+
+
+def replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put `module` in the place of the submodule called `name`."""
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, module)
+
+
+def _check_finite(layer: nn.Module, name: str) -> None:
+    stored = layer.weight.detach()  # type: ignore[union-attr, operator]  # as it lies in memory: no copy is made
+    if not all(bool(extreme.isfinite()) for extreme in torch.aminmax(stored)):  # NaN is both extremes
+        raise UserError(f"{name or 'the layer'}: holds weights that are not finite; the model is damaged")
+
+
+def _check_calibration(batches: Sequence[Mapping[str, Tensor]]) -> None:
+    """Refuse what is no list of batches, each a mapping of a model's inputs to tensors that hold tokens."""
+    form = 'a list of batches such as [{"input_ids": tensor}]'
+    if isinstance(batches, Mapping | str) or not isinstance(batches, Sequence):
+        raise UserError(f"calibration: must be {form}, not a {type(batches).__name__}")
+    for number, batch in enumerate(batches):
+        values = batch.values() if isinstance(batch, Mapping) else ()
+        if not values or "input_ids" not in batch or not all(isinstance(value, Tensor) for value in values):
+            raise UserError(f"calibration: must be {form}; batch {number} is not such a mapping of names to tensors")
+        if batch["input_ids"].ndim != 2 or not batch["input_ids"].numel():
+            shape = list(batch["input_ids"].shape)
+            raise UserError(f"calibration: batch {number} has input_ids of shape {shape}, not [texts, tokens]")
+
+
+def _tell_of_dense_weights(model: nn.Module) -> None:
+    """Warn of parameters with three or more dimensions inside the blocks: no linear layer holds them."""
+    blocks = _blocks(model)
+    inside = {n: p for n, p in model.named_parameters() if n.startswith(blocks) and p.ndim > 1}
+    left = [n for n, p in inside.items() if p.ndim > 2]
+    if left:
+        share = sum(inside[n].numel() for n in left) / sum(p.numel() for p in inside.values())
+        warnings.warn(
+            f"{share:.0%} of the weights inside the blocks stay dense: {left[0]} ({len(left)} of its kind) is no "
+            "linear layer",
+            stacklevel=4,
+        )

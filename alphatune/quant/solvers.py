@@ -1,0 +1,135 @@
+"""From a weight matrix to packed codes and scales, by the solver that the settings name, in bounded memory.
+
+Rows are solved a piece at a time; what a solver does with one piece is in `bcq.py`, `uniform.py`, `weighted.py` and
+`calibrated.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from alphatune.errors import UserError
+from alphatune.quant import bcq, calibrated, packing, uniform, weighted
+from alphatune.quant.grouping import Grouping
+from alphatune.settings import BCQConfig, Quantization, UniformConfig
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A quantised matrix, and its errors relative to the weights and to the outputs."""
+
+    qweight: Tensor  # int32 [ceil(in/32), q, out]
+    alpha: Tensor  # float32 [G, q, R]
+    offset: Tensor | None  # float32 [G, R]
+    mse: float  # mean squared error per weight
+    relative_error: float  # ||W - W_q|| / ||W||
+    output_error: float | None  # ||X (W - W_q)^T|| / ||X W^T||, where the second moments of X are known
+
+
+def check_span(grouping: Grouping, config: Quantization) -> None:
+    """Refuse what the solvers cannot do, before the work starts.
+
+    Raises:
+        UserError: the solver solves rows apart, but a group spans several.
+    """
+    if isinstance(config, BCQConfig) and config.solver in ("hessian", "gptq") and grouping.span > 1:
+        raise UserError(
+            f"solver={config.solver}: group_size={grouping.size} spans several rows of {grouping.columns} weights, "
+            f"but rows are solved apart; use at most {grouping.columns}, or solver=weighted"
+        )
+
+
+def _chunk_rows(weight: Tensor, bits: int, grouping: Grouping) -> int:
+    """Rows solved at once: temporaries of about 100 bytes a weight must stay below twice the layer (8 bytes a weight).
+
+    Small layers, where that is a few kilobytes, get 2^14 weights at once.
+    """
+    budget = min(2**18, max(2**14, weight.numel() // (8 * bits + 24)))
+    return max(1, budget // (grouping.columns * grouping.span)) * grouping.span
+
+
+def solve_matrix(weight: Tensor, config: Quantization, grouping: Grouping, hessian: Tensor | None = None) -> Solved:
+    """Codes and scales of a matrix [out, in].
+
+    `hessian` [in, in] is X^T X / T of the layer's inputs; solvers that need it are given it, others are not.
+    """
+    offset = config.has_offset
+    words, (groups, shared) = -(-grouping.columns // packing.WORD), grouping.scales_shape
+    # allocated first and filled in place: small results kept between large temporaries would fragment the heap
+    packed = torch.empty(words, config.bits, grouping.rows, dtype=torch.int32, device=weight.device)
+    scales = torch.empty(groups, config.bits + offset, shared, device=weight.device)  # the offset comes last
+    errors, step, curvature = _Errors(), _chunk_rows(weight, config.bits, grouping), None
+    if hessian is not None and isinstance(config, BCQConfig):
+        curvature = calibrated.Curvature.of(hessian, config.damping, config.solver == "gptq")
+        if grouping.span == 1:  # larger pieces: every step multiplies them by the [in, in] second moments
+            step = calibrated.rows_at_once(grouping, config.bits + offset)
+    for start in range(0, grouping.rows, step):
+        rows = weight[start : start + step].float()
+        part = Grouping(rows.shape[0], grouping.columns, grouping.size)
+        signs, by_group = _solve(rows, part, config, curvature)
+        errors.add(rows, calibrated.rebuild(signs, by_group, part), hessian)
+        packed[:, :, start : start + step] = packing.pack(signs)
+        first = start // grouping.span
+        scales[:, :, first : first + by_group.shape[2]] = by_group
+    return Solved(
+        packed,
+        alpha=scales[:, : config.bits].contiguous(),
+        offset=scales[:, config.bits].contiguous() if offset else None,
+        mse=errors.weight / weight.numel(),
+        relative_error=_root_of_ratio(errors.weight, errors.weight_power),
+        output_error=None if hessian is None else _root_of_ratio(errors.output, errors.output_power),
+    )
+
+
+def _solve(
+    rows: Tensor, part: Grouping, config: Quantization, curvature: calibrated.Curvature | None
+) -> tuple[Tensor, Tensor]:
+    """Signs [n, q, in] and scales [G, k, R] of some rows; k = q + 1 has the offset last."""
+    vectors = part.vectors(rows)
+    weights: list[Tensor] | list[None] = [None] * len(vectors)
+    if curvature is not None:
+        weights = part.vectors(curvature.hessian.diagonal().expand(rows.shape))
+    signs, alphas = [], []
+    for piece, weight in zip(vectors, weights, strict=True):
+        alpha, sign, offset = _solve_vectors(piece, config, weight)
+        signs.append(sign)
+        alphas.append(alpha if offset is None else torch.cat([alpha, offset[:, None]], dim=1))
+    whole, by_group = part.from_vectors(signs, alphas)
+    if curvature is None or not isinstance(config, BCQConfig) or config.solver == "weighted":
+        return whole, by_group
+    return calibrated.refine(rows, whole, by_group, part, curvature, config.solver, config.rounds)
+
+
+def _solve_vectors(vectors: Tensor, config: Quantization, weights: Tensor | None) -> weighted.Fit:
+    if isinstance(config, UniformConfig):
+        return uniform.as_binary(*uniform.search(vectors, config.bits), config.bits)
+    if weights is not None or (config.offset and config.solver == "alternating"):
+        return weighted.alternating(vectors, config.bits, config.iterations, weights, config.offset)
+    if config.offset and config.solver == "greedy":
+        return weighted.greedy(vectors, config.bits, offset=True)
+    return *bcq.solve(vectors, config), None
+
+
+@dataclass
+class _Errors:
+    """Squared norms, summed over the rows done so far."""
+
+    weight: float = 0.0  # ||W - W_q||^2
+    weight_power: float = 0.0  # ||W||^2
+    output: float = 0.0  # ||X (W - W_q)^T||^2 / T
+    output_power: float = 0.0
+
+    def add(self, rows: Tensor, rebuilt: Tensor, hessian: Tensor | None) -> None:
+        difference = rows - rebuilt
+        self.weight += float(difference.square().sum())
+        self.weight_power += float(rows.square().sum())
+        if hessian is not None:
+            self.output += float(calibrated.output_error(difference, hessian).sum())
+            self.output_power += float(calibrated.output_error(rows, hessian).sum())
+
+
+def _root_of_ratio(part: float, whole: float) -> float:
+    return (max(part, 0.0) / whole) ** 0.5 if whole > 0 else 0.0

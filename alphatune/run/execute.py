@@ -1,0 +1,144 @@
+"""`alphatune run`: one run, or with -m a sweep of runs.
+
+Composes and checks the config before anything heavy is imported, carries out the pipeline, writes the record.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from alphatune.compose import compose, sources
+from alphatune.config import Config
+from alphatune.errors import UserError
+from alphatune.learn import models
+from alphatune.run import identity, record, track
+from alphatune.terminal import log_to_terminal
+
+log = logging.getLogger("alphatune")
+
+
+def execute(config: Config, warnings: list[str] | None = None, origins: dict[str, str] | None = None) -> Path:
+    """Carry out one run and return the path of its record. A run that is recorded already is not run again.
+
+    Args:
+        config: the run.
+        warnings: lines to log first.
+        origins: where the config's values come from (`compose.sources_of`), for the record.
+
+    Raises:
+        UserError: data or weights are missing, or a setting does not fit them: all that `preflight` finds, at once.
+    """
+    from alphatune.data.load import load
+    from alphatune.run import preflight
+    from alphatune.run.pipeline import Run
+
+    for warning in [*(warnings or []), *sources.announcements(config, origins or {})]:
+        log.warning("%s", warning)
+    if models.unpinned(config.model):
+        log.warning("%s is not pinned: model.revision=COMMIT makes the run repeatable", config.model.name_or_path)
+    weights = models.missing(config.model, config.data.offline)
+    try:
+        dataset = load(config.task, config.data, progress=config.runtime.progress)
+    except UserError as error:
+        raise UserError(f"{error}; also, {weights}" if weights else str(error)) from error
+    if weights:
+        raise UserError(f"{weights}; a local folder works as model.name_or_path=FOLDER, and model=tiny needs no files")
+    started = datetime.now(UTC)
+    plan = identity.plan(config, models.identity(config.model), dataset.files)
+    path = record.path_of(config.runtime.records, plan.run_id)
+    if path.exists() and not config.runtime.force:
+        track.replay(config, record.read(path))
+        log.info("%s is recorded already: %s (runtime.force=true runs it again)", plan.run_id, path)
+        return path
+    run = Run(config, dataset)
+    for warning in preflight.check(run):
+        log.warning("%s", warning)
+    log.info("run %s", plan.run_id)
+    _prepare_torch(config)
+
+    tracker = track.start(config, plan.run_id, record.public_config(config))
+    run.report = tracker.log
+    try:
+        result = run.result()
+    except BaseException:
+        tracker.finish({"status": "failed"})
+        raise
+    result = {
+        "schema": record.SCHEMA,
+        "run_id": plan.run_id,
+        "status": "completed",
+        "label": config.method.label or config.method.name,
+        "seed": config.seed,
+        "config": record.public_config(config),
+        **({"sources": origins} if origins else {}),
+        **result,
+        "environment": record.environment(),
+        "git": record.git(),
+        "peak_memory_bytes": record.peak_memory_bytes(),
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    record.write(path, result)
+    tracker.finish(track.summary(result), result["curves"])
+    log.info("%s", _line(result))
+    log.info("record: %s", path)
+    return path
+
+
+def _prepare_torch(config: Config) -> None:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import torch
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    if config.runtime.threads:
+        torch.set_num_threads(config.runtime.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    transformers.set_seed(config.seed)
+
+
+def _line(result: dict[str, Any]) -> str:
+    scores = ", ".join(
+        f"{metric} {group} {score['value']:.2f}"
+        for group, metrics in result["scores"].items()
+        for metric, score in metrics.items()
+    )
+    loss = result["validation_loss"]  # null without validation examples
+    told = [] if loss is None else [f"validation loss {loss:.3f}"]
+    return f"{result['run_id']}: {', '.join([*told, *([scores] if scores else [])]) or 'nothing was measured'}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line. Returns 0, 2 after a user's mistake, 1 if a job of a sweep failed."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    log_to_terminal()
+    failures: list[tuple[str, UserError]] = []
+    try:
+        compose.check(given)
+        compose.launch(given, lambda overrides: _job(overrides, failures))
+    except UserError as error:
+        failures.append(("", error))
+    except KeyboardInterrupt:
+        print("interrupted: what was finished is kept; the same command continues", file=sys.stderr)
+        return 130
+    for job, failure in failures:
+        print(f"error: {failure}" + (f" [{job}]" if job and compose.is_sweep(given) else ""), file=sys.stderr)
+    return 2 if failures else 0
+
+
+def _job(overrides: list[str], failures: list[tuple[str, UserError]]) -> None:
+    """One job. A user's mistake is kept for the end: the other jobs of a sweep go on and none prints a traceback."""
+    try:
+        config = compose.config_of(overrides)
+        execute(config, identity.unused(config, overrides), compose.sources_of(overrides))
+    except UserError as error:
+        if not compose.in_process():
+            raise  # another process or machine: the launcher has to know
+        failures.append((" ".join(overrides), error))

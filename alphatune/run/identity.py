@@ -1,0 +1,153 @@
+"""What a result depends on: the specification of every stage, and from them the name of a run.
+
+Each stage's spec holds its part of the resolved config, the spec of what it builds on, and the version of its code.
+A setting that a method does not use is not in any spec, so it cannot make a second run of the same thing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from alphatune.config import Config
+from alphatune.settings import CALIBRATED
+from alphatune.store import digest
+from alphatune.versions import VERSIONS
+
+# Fields added after records existed, with the value that means "as before": such a value is left out of the hash.
+ADDED_LATER: dict[str, Any] = {"offset": False}
+
+Spec = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The specs of a run's stages; None where a stage does not happen."""
+
+    backbone: Spec
+    quantized: Spec | None  # before adaptation
+    adapted: Spec | None
+    requantized: Spec | None  # after adaptation
+    evaluated: Spec  # validation loss of the final model
+    decoded: Spec
+    scored: Spec
+    run_id: str
+
+
+def plan(config: Config, backbone: Spec, files: dict[str, str]) -> Plan:
+    """The plan of a run, given what decides its backbone's weights and the hashes of its data files."""
+    method = config.method
+    data = {"task": _task_spec(config), "files": files, "version": VERSIONS["data"]}
+    training_data = {**data, "train_limit": config.data.train_limit, "eval_limit": config.data.eval_limit}
+    base: Spec = {"backbone": backbone} | ({"head_seed": config.seed} if config.task.kind == "classification" else {})
+    quantized = _quant_spec(config, base, data) if method.quantize == "before" else None
+    start = quantized or base
+    adapted: Spec | None = None
+    if method.train != "nothing":
+        adapted = {
+            "base": start,
+            "data": training_data,
+            "method": _method_spec(config),
+            "hparams": _without(dataclasses.asdict(config.hparams), "provenance"),
+            "trainer": _without(dataclasses.asdict(config.trainer), "saves"),
+            "seed": config.seed,
+            "version": VERSIONS["adapt"],
+        }
+    requantized: Spec | None = None
+    if method.quantize == "frozen":
+        requantized = _quant_spec(config, base, data)
+    elif method.quantize in ("adapted", "merged"):
+        requantized = _quant_spec(config, {"adapted": adapted}, data)
+    model = {"start": start, "adapted": adapted, "requantized": requantized}
+    test_data = {**data, "eval_limit": config.data.eval_limit, "split": config.task.evaluate_on}
+    evaluated = {"model": model, "data": training_data, "version": VERSIONS["evaluate"]}
+    decoded: Spec = {"model": model, "data": test_data, "version": VERSIONS["decode"]}
+    if config.task.kind == "generation":
+        decoded["decode"] = _without(dataclasses.asdict(config.decode), "batch_size")
+    scored = {
+        "decoded": decoded, "metrics": list(config.task.metrics), "subsets": list(config.task.subsets),
+        "version": VERSIONS["score"],
+    }  # fmt: skip
+    whole = {"scored": scored, "evaluated": evaluated, "seed": config.seed}
+    return Plan(
+        base, quantized, adapted, requantized, evaluated, decoded, scored, f"{short_name(config)}-{digest(whole)[:10]}"
+    )
+
+
+def short_name(config: Config) -> str:
+    """The readable part of a run's name: task/model/method/q3-g64-seed0."""
+    quant = ""
+    if config.method.quantize != "never":
+        quant = f"q{config.quant.q}-" + (f"g{config.quant.group_size}-" if config.quant.group_size else "")
+    task = config.task.name.replace("/", "-")
+    return f"{task}/{config.model.name}/{config.method.name}/{quant}seed{config.seed}"
+
+
+def unused(config: Config, overrides: list[str]) -> list[str]:
+    """Warnings for settings given on the command line that this run does not use."""
+    method, warnings = config.method, []
+    for override in overrides:
+        key = override.lstrip("+~").split("=")[0]
+        if key.startswith("quant") and method.quantize == "never":
+            warnings.append(f"{override}: method={method.name} does not quantise; the setting has no effect")
+        elif key in ("quant.calibration", "quant.damping", "quant.rounds") and not calibrated(config):
+            solver = f"quant.solver={config.quant.solver}" if config.quant.format == "bcq" else "quant.format=uniform"
+            warnings.append(f"{override}: {solver} does not calibrate; the setting has no effect")
+        elif key.startswith("hparams") and method.train == "nothing":
+            warnings.append(f"{override}: method={method.name} trains nothing; the setting has no effect")
+        elif key.startswith("method.lora") and method.train != "lora":
+            warnings.append(f"{override}: method={method.name} has no LoRA; the setting has no effect")
+        elif key.startswith("decode") and config.task.kind == "classification":
+            warnings.append(f"{override}: task={config.task.name} is not generated text; the setting has no effect")
+    return warnings
+
+
+def calibrated(config: Config) -> bool:
+    """Whether the codes depend on training texts."""
+    return config.quant.format == "bcq" and config.quant.solver in CALIBRATED
+
+
+def calibration_examples(config: Config) -> int:
+    """How many examples are calibrated on: no more than the run may train on."""
+    return min(config.quant.calibration, config.data.train_limit or config.quant.calibration)
+
+
+def _quant_spec(config: Config, base: Spec, data: Spec) -> Spec:
+    quant = dataclasses.asdict(config.quant)
+    solver = quant["solver"]
+    if quant["format"] == "uniform":
+        quant = _without(quant, "solver", "iterations", "offset")
+    elif solver in ("greedy", "optimal"):
+        quant = _without(quant, "iterations")
+    if not calibrated(config):
+        quant = _without(quant, "damping")
+    if not calibrated(config) or solver == "weighted":
+        quant = _without(quant, "rounds")
+    # a head is not quantised: the codes of a classifier's backbone do not depend on the head's seed
+    spec = {"base": _without(base, "head_seed"), "quant": _without(quant, "calibration")}
+    if calibrated(config):
+        spec["calibration"] = {**data, "examples": calibration_examples(config)}
+    return {**spec, "version": VERSIONS["quantize"]}
+
+
+def _method_spec(config: Config) -> Spec:
+    """What trains. When the weights are quantised is said by the specs around it, so PTQ rows share adaptations."""
+    method = config.method
+    spec: Spec = {"train": method.train}
+    if method.train == "lora":
+        spec["lora"] = dataclasses.asdict(method.lora)
+        if config.task.kind == "classification":
+            spec["start"] = 2  # the adapters' first values once depended on the head, drawn just before
+    if method.train == "scales":
+        spec["trainable"] = method.trainable
+    return spec
+
+
+def _task_spec(config: Config) -> Spec:
+    task = dataclasses.asdict(config.task)
+    return _without(task, "metrics", "subsets", "counts", "licence", "evaluate_on")
+
+
+def _without(values: Spec, *names: str) -> Spec:
+    return {k: v for k, v in values.items() if k not in names and not (k in ADDED_LATER and v == ADDED_LATER[k])}

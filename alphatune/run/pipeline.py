@@ -1,0 +1,305 @@
+"""One run, readable top to bottom: data, backbone, quantise, adapt, quantise after, validate, decode, score, record.
+
+Every stage asks the store first, so whatever another run has made already is reused and the log says so.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from alphatune.config import Config
+from alphatune.data.example import Dataset, Example
+from alphatune.errors import UserError
+from alphatune.learn import batches, methods, models, predict, seeding, train
+from alphatune.packed import disk
+from alphatune.run import identity
+from alphatune.run.identity import Plan, Spec
+from alphatune.run.sizes import sizes
+from alphatune.store import Artifact, Store
+
+log = logging.getLogger("alphatune")
+Report = Callable[[int, dict[str, float]], None]
+ADAPTER = "adapter"  # of trained scales: a folder that peft loads; other methods have one file of parameters
+_CALIBRATION_BATCH = 8  # texts; fixed, so that no setting of a run moves the last bits of its codes
+
+
+class Run:
+    """The stages of one run. Each is made on first use and only if something needs it."""
+
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        report: Report | None = None,
+        store: Store | None = None,
+    ) -> None:
+        self.config, self.dataset, self.report = config, dataset, report
+        self.store = store or Store(config.runtime.artifacts)
+        self.plan: Plan = identity.plan(config, models.identity(config.model), dataset.files)
+        self.timings: dict[str, float] = {}
+        self.used: list[Artifact] = []
+
+    def result(self) -> dict[str, Any]:
+        """The run, carried out: what its record says of data, weights, sizes and scores."""
+        scores: dict[str, Any] = {"values": {}, "absent": {}}
+        if self.config.task.metrics:  # a search for hyper-parameters needs the validation loss only
+            scores = json.loads((self.scored().path / "scores.json").read_text(encoding="utf-8"))
+        loss = None  # without validation examples there is none
+        if self.validation_examples:
+            loss = json.loads((self.evaluated().path / "loss.json").read_text(encoding="utf-8"))["validation_loss"]
+        elif not self.config.task.metrics:
+            self.final  # noqa: B018 - nothing is measured: the weights alone are made
+        config, plan = self.config, self.plan
+        codes = plan.requantized or plan.quantized
+        training = self._report(self.adapted()) if plan.adapted else {}
+        decoding = self._report(self.decoded()) if config.task.metrics else {}
+        self._tell_of_cuts(training.get("cut", {}), decoding)
+        skeleton = models.skeleton(config.model, config.task.kind, len(config.task.labels))
+        return {
+            "validation_loss": loss,
+            "scores": scores["values"],
+            "absent_metrics": scores["absent"],
+            "sizes": asdict(sizes(skeleton, config)),
+            "curves": training.get("curves", {"train": [], "validation": []}),
+            "quantization": self._report(self.store.get("quantize", codes, _never)) if codes else [],
+            "model": {
+                "identity": models.identity(config.model),
+                "weights_sha256": models.weights_sha256(config, self.store),
+            },
+            "data": {
+                "files": self.dataset.files,
+                "notes": self.dataset.notes,
+                "train": len(self.train_examples),
+                "validation": len(self.validation_examples),
+                "test": len(self.test_examples),
+                "cut_in_training": training.get("cut", {}),
+                "cut_in_decoding": decoding,
+            },
+            "provenance": config.hparams.provenance,
+            "stages": {a.stage + ("" if a.reused else " (made)"): a.key for a in self.used},
+            "timings": {name: round(seconds, 2) for name, seconds in self.timings.items()},
+        }
+
+    def _tell_of_cuts(self, training: dict[str, int], decoding: dict[str, int]) -> None:
+        task = self.config.task
+        told = [
+            (training.get("truncated_contexts"), "contexts", "training", f"task.max_context={task.max_context}"),
+            (training.get("truncated_targets"), "targets", "training", f"task.max_target={task.max_target}"),
+            (decoding.get("truncated_contexts"), "contexts", "decoding", f"task.max_context={task.max_context}"),
+        ]
+        for count, what, where, limit in told:
+            if count:
+                log.warning("%d %s were cut for %s: longer than %s tokens", count, what, where, limit)
+
+    @staticmethod
+    def _report(artifact: Artifact) -> Any:
+        return json.loads((artifact.path / "report.json").read_text(encoding="utf-8"))
+
+    # ---- data ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def train_examples(self) -> list[Example]:
+        """The training split; a limit takes the first n of a shuffle that does not depend on the run's seed."""
+        limit = self.config.data.train_limit
+        if limit is None:
+            return self.dataset.train
+        shuffled = list(self.dataset.train)
+        random.Random(0).shuffle(shuffled)
+        return shuffled[:limit]
+
+    @cached_property
+    def test_examples(self) -> list[Example]:
+        """What is decoded: with a limit, the first n of a fixed shuffle, so that every subset is represented."""
+        return _limited(self.dataset.split(self.config.task.evaluate_on), self.config.data.eval_limit)
+
+    # ---- stages that make weights --------------------------------------------------------------------------------
+
+    def quantized(self, spec: Spec, dense: Callable[[], tuple[nn.Module, Any]]) -> Artifact:
+        """Codes and scales of the linear layers of the model that `dense()` gives with its tokenizer."""
+
+        def make(folder: Path) -> None:
+            model, tokenizer = dense()
+            calibration = None
+            if identity.calibrated(self.config):
+                model, calibration = model.to(self.device), self._calibration(tokenizer)
+            disk.write(folder, model, self.config.quant, self.config.runtime.progress, calibration)
+
+        return self._stage("quantize", spec, make)
+
+    def _calibration(self, tokenizer: Any) -> list[dict[str, torch.Tensor]]:
+        """Batches of the first training texts of a shuffle that does not depend on the run's seed."""
+        shuffled = list(self.dataset.train)
+        random.Random(0).shuffle(shuffled)
+        examples = shuffled[: identity.calibration_examples(self.config)]
+        items = batches.training_items(examples, tokenizer, self.config.task, batches.Counts())
+        starts = range(0, len(items), _CALIBRATION_BATCH)
+        return [batches.collate(items[i : i + _CALIBRATION_BATCH], int(tokenizer.pad_token_id)) for i in starts]
+
+    def adapted(self) -> Artifact:
+        """The trained parameters (scales as a peft adapter) and the loss curves."""
+        spec = self.plan.adapted
+        assert spec is not None
+
+        def make(folder: Path) -> None:
+            model, tokenizer = self.start()
+            task, counts = self.config.task, batches.Counts()
+            scratch = self.store.scratch("adapt", spec)
+            curves = train.train(
+                model,
+                batches.training_items(self.train_examples, tokenizer, task, counts),
+                batches.training_items(self.validation_examples, tokenizer, task, batches.Counts()),
+                self.config,
+                int(tokenizer.pad_token_id),  # type: ignore[arg-type]
+                scratch,
+                self.report,
+            )
+            if not methods.save_adapter(model, folder / ADAPTER):
+                train.save_trained(model, folder / train.TRAINED)
+            report = {"curves": asdict(curves), "cut": asdict(counts), "train_items": len(self.train_examples)}
+            (folder / "report.json").write_text(json.dumps(report, allow_nan=False))
+
+        artifact = self._stage("adapt", spec, make)
+        self.store.clear_scratch("adapt", spec)  # only now: a kill before this line repeats no training
+        return artifact
+
+    @cached_property
+    def validation_examples(self) -> list[Example]:
+        """The validation split, limited as the test split is."""
+        return _limited(self.dataset.validation, self.config.data.eval_limit)
+
+    # ---- stages that measure -------------------------------------------------------------------------------------
+
+    def evaluated(self) -> Artifact:
+        """The final model's validation loss: mean over target tokens, without label smoothing."""
+
+        def make(folder: Path) -> None:
+            model, tokenizer = self.final
+            items = batches.training_items(self.validation_examples, tokenizer, self.config.task, batches.Counts())
+            collate = partial(batches.collate, pad_token=int(tokenizer.pad_token_id))  # type: ignore[arg-type]
+            loss = train.validation_loss(model, items, self.config, collate)
+            (folder / "loss.json").write_text(json.dumps({"validation_loss": loss}, allow_nan=False))
+
+        return self._stage("evaluate", self.plan.evaluated, make)
+
+    def decoded(self) -> Artifact:
+        """predictions.jsonl: one line per input, in input order."""
+
+        def make(folder: Path) -> None:
+            model, tokenizer = self.final
+            scratch = self.store.scratch("decode", self.plan.decoded)
+            predict.predict(model, tokenizer, self.test_examples, self.config, folder, scratch)
+
+        artifact = self._stage("decode", self.plan.decoded, make)
+        self.store.clear_scratch("decode", self.plan.decoded)
+        return artifact
+
+    def scored(self) -> Artifact:
+        """scores.json: per subset and metric, the value and its signature."""
+
+        def make(folder: Path) -> None:
+            scores = predict.score(self.decoded().path, self.test_examples, self.config)
+            (folder / "scores.json").write_text(json.dumps(scores, indent=1, allow_nan=False))
+
+        return self._stage("score", self.plan.scored, make)
+
+    # ---- models --------------------------------------------------------------------------------------------------
+
+    def _load(self) -> tuple[nn.Module, Any]:
+        started = time.monotonic()
+        model, tokenizer = models.load(self.config, self.store)
+        self.timings["backbone"] = self.timings.get("backbone", 0.0) + time.monotonic() - started
+        return model, tokenizer
+
+    def base(self) -> tuple[nn.Module, Any]:
+        """The model that adaptation starts from, packed if the method quantises before, and its tokenizer."""
+        model, tokenizer = self._load()
+        if self.plan.quantized is not None:
+            self._install(model, self.quantized(self.plan.quantized, self._load))
+        return model, tokenizer
+
+    def start(self) -> tuple[nn.Module, Any]:
+        """The base on the device, with what the method trains in it."""
+        model, tokenizer = self.base()
+        seeding.seed(self.config.seed)  # what the method draws depends on the seed, not on what was drawn before
+        return methods.prepare(model, self.config).to(self.device), tokenizer
+
+    def _adapted_model(self) -> tuple[nn.Module, Any]:
+        """The model after adaptation, LoRA merged where the weights are dense."""
+        if self.plan.adapted is None:
+            return self.start()
+        folder = self.adapted().path
+        model, tokenizer = self.start()
+        if not methods.load_adapter(model, folder / ADAPTER):
+            train.load_trained(model, folder / train.TRAINED)
+        return methods.merge(model), tokenizer
+
+    @cached_property
+    def final(self) -> tuple[nn.Module, Any]:
+        """The model that is evaluated."""
+        when, spec = self.config.method.quantize, self.plan.requantized
+        if when in ("adapted", "merged"):
+            assert spec is not None
+            codes = self.quantized(spec, self._adapted_model)
+            model, tokenizer = self._adapted_model()
+            self._install(model, codes)
+        elif when == "frozen":
+            # only W is coded; it is dequantised at inference so that the low-rank part can be merged (Table 2, note 2)
+            assert spec is not None
+            artifact = self.adapted()
+            model, tokenizer = self._load()
+            codes = self.quantized(spec, self._load)
+            disk.write_dense(model, codes.path, self.config.quant)
+            model = methods.prepare(model, self.config)
+            train.load_trained(model, artifact.path / train.TRAINED)
+            model = methods.merge(model)
+        else:
+            model, tokenizer = self._adapted_model()
+        return model.to(self.device).eval(), tokenizer
+
+    def _install(self, model: nn.Module, codes: Artifact) -> None:
+        disk.install(model, codes.path, self.config.quant)
+
+    @cached_property
+    def device(self) -> torch.device:
+        wanted = self.config.runtime.device
+        if wanted == "cuda" and not torch.cuda.is_available():
+            raise UserError("runtime.device=cuda: torch sees no GPU here; use auto or cpu")
+        return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+    def _stage(self, stage: str, spec: Spec, make: Callable[[Path], None]) -> Artifact:
+        started = time.monotonic()
+        inner = sum(self.timings.values())
+
+        def alone(folder: Path) -> None:
+            with seeding.untouched():
+                make(folder)
+
+        artifact = self.store.get(stage, spec, alone)
+        spent = time.monotonic() - started - (sum(self.timings.values()) - inner)  # without the stages inside it
+        if all(a.path != artifact.path for a in self.used):
+            self.used.append(artifact)
+            log.info("%-9s %s %s", stage, "reused" if artifact.reused else "made", artifact.key)
+            self.timings[stage] = self.timings.get(stage, 0.0) + spent
+        return artifact
+
+
+def _never(folder: Path) -> None:
+    raise AssertionError("this artefact was made earlier in the run")
+
+
+def _limited(examples: list[Example], limit: int | None) -> list[Example]:
+    if limit is None or limit >= len(examples):
+        return examples
+    chosen = set(random.Random(0).sample(range(len(examples)), limit))
+    return [e for i, e in enumerate(examples) if i in chosen]

@@ -1,0 +1,130 @@
+"""The record of a run: one JSON file that says exactly how a result was obtained. Written last, in one piece.
+
+It holds no paths, host names, user names or secrets, so that it can go into a public repository.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import subprocess
+import sys
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from alphatune.config import Config
+from alphatune.errors import UserError
+from alphatune.store import write_atomically
+
+SCHEMA = 1
+_PACKAGES = (
+    "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "hydra-core", "omegaconf",
+    "sacrebleu", "rouge-score", "nltk", "pyter3", "pycocoevalcap", "scikit-learn", "scipy", "numpy", "wandb",
+)  # fmt: skip
+_DECIDING = ("alphatune", "conf", "pyproject.toml", "requirements.lock")  # what the dirty flag looks at
+
+
+def path_of(records: str, run_id: str) -> Path:
+    """Where the record of a run lies: <records>/<task>/<model>/<method>/<q-g-seed-hash>.json."""
+    return Path(records) / f"{run_id}.json"
+
+
+def write(path: Path, record: dict[str, Any]) -> None:
+    """Write a record atomically. NaN and infinity are refused: they are no results.
+
+    Raises:
+        UserError: a value is not finite.
+    """
+    try:
+        text = json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False)
+    except ValueError as error:
+        raise UserError(
+            f"the result holds a value that is not a finite number, so no record was written: {error}"
+        ) from error
+    write_atomically(path, text + "\n")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A record.
+
+    Raises:
+        UserError: the file is no record of this schema.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable record: {error}") from error
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        raise UserError(f"{path}: not a record of schema {SCHEMA}")
+    return record
+
+
+def public_config(config: Config) -> dict[str, Any]:
+    """The full resolved config, without what only says where and how the work was done."""
+    values = asdict(config)
+    del values["runtime"]
+    del values["logger"]
+    del values["data"]["dir"]
+    if Path(config.model.name_or_path).is_dir():
+        values["model"]["name_or_path"] = Path(config.model.name_or_path).name  # the hash says which weights
+    return values
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware."""
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "cuda": torch.version.cuda,
+    }
+
+
+def git() -> dict[str, Any]:
+    """Commit of the code, and whether the files that decide results differ from it."""
+    root = Path(__file__).resolve().parents[2]
+
+    def call(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None  # no git on this machine: the record then says that the commit is unknown
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    status = call("status", "--porcelain", "--", *_DECIDING)
+    return {"commit": call("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
+
+
+def peak_memory_bytes() -> dict[str, int]:
+    """Peak resident memory of this process, and peak memory allocated on the GPU."""
+    import torch
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = {"resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if torch.cuda.is_available():
+        peak["gpu"] = torch.cuda.max_memory_allocated()
+    return peak
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]} ({len(names)} threads)" if names else "unknown"

@@ -1,0 +1,7 @@
+"""`python -m alphatune.search`: the same as `alphatune search`."""
+
+import sys
+
+from alphatune.search.search import main
+
+sys.exit(main())

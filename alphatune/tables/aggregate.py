@@ -1,0 +1,81 @@
+"""Records to numbers: the mean over seeds, its 95 % t-interval, and what became of a claim."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from scipy import stats
+
+from alphatune.tables.experiment import Statement
+from alphatune.tables.values import of_record
+
+Records = dict[int, dict[str, Any]]  # seed -> record
+REPRODUCED, NOT, UNDECIDED = "reproduced", "not reproduced", "undecided"
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Mean of n runs with the half width of its 95 % t-interval (None for one run)."""
+
+    mean: float
+    ci95: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the records say of a table's own statement."""
+
+    claim: Statement
+    outcome: str  # REPRODUCED, NOT or UNDECIDED
+    difference: Mean | None  # left - right over the seeds that both have
+
+
+def mean(values: list[float]) -> Mean | None:
+    """Mean and 95 % t-interval; None without values."""
+    if not values:
+        return None
+    n, average = len(values), math.fsum(values) / len(values)
+    if n == 1:
+        return Mean(average, None, 1)
+    if len(set(values)) == 1:
+        return Mean(values[0], 0.0, n)  # exactly: the mean of equal floats may be off by a rounding
+    variance = math.fsum((v - average) ** 2 for v in values) / (n - 1)
+    return Mean(average, float(stats.t.ppf(0.975, n - 1)) * math.sqrt(variance / n), n)
+
+
+def column(records: Records, key: str) -> Mean | None:
+    """A cell: the mean over the seeds that have a value."""
+    values = [of_record(r, key) for r in records.values()]
+    return mean([v for v in values if v is not None])
+
+
+def decide(difference: Mean | None, kind: str, margin: float) -> str:
+    """The verdict that the 95 % t-interval of paired differences allows.
+
+    "above": reproduced if the whole interval lies above `margin`, not reproduced if none of it does. "close":
+    reproduced if the whole interval lies within -`margin` to `margin`, not reproduced if it lies outside. Everything
+    else is undecided, and so is a difference of fewer than two seeds.
+    """
+    if difference is None or difference.ci95 is None:
+        return UNDECIDED
+    low, high = difference.mean - difference.ci95, difference.mean + difference.ci95
+    if kind == "above":
+        return REPRODUCED if low > margin else NOT if high <= margin else UNDECIDED
+    if low >= -margin and high <= margin:
+        return REPRODUCED
+    return NOT if low > margin or high < -margin else UNDECIDED
+
+
+def difference(left: Records, right: Records, key: str, scale: float = 1.0) -> Mean | None:
+    """Mean of left - right over the seeds for which both have the value."""
+    pairs = [(of_record(left[s], key), of_record(right[s], key)) for s in sorted(left.keys() & right.keys())]
+    return mean([(a - b) * scale for a, b in pairs if a is not None and b is not None])
+
+
+def judge(claim: Statement, left: Records, right: Records) -> Verdict:
+    """Decide a table's own statement on the seeds that both rows have."""
+    found = difference(left, right, claim.metric)
+    return Verdict(claim, decide(found, claim.kind, claim.margin), found)

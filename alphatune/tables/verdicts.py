@@ -1,0 +1,264 @@
+"""The paper's claims and what records say of each: claims.yaml, its tests, their outcomes.
+
+A test compares two rows in one value. It is decided for every model whose rows the table has, on the paired differences
+over seeds and their 95 % t-interval (`aggregate.decide`): "above" if left exceeds right by more than a margin, "close"
+if they differ by at most that. Sizes follow from the config and need no run: "ratio", left / right is at least the
+margin. What the paper's printed means say of the same test stands beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from alphatune.compose import compose
+from alphatune.errors import UserError
+from alphatune.tables import aggregate, experiment, values
+from alphatune.tables.aggregate import NOT, REPRODUCED, Mean, decide
+from alphatune.tables.cells import Planner
+from alphatune.tables.experiment import Column, Experiment, Row
+from alphatune.tables.tabulate import Results
+
+HOLDS, FAILS = ", holds", ", does not hold"
+Judged = list[tuple["Claim", list["Outcome"]]]
+_UNLISTED = ("valid_rise",)  # values that no table has a column for
+
+
+@dataclass
+class Test:
+    """One comparison: rows `<model>/<left>` and `<model>/<right>` of every table of `tables`, in one value.
+
+    The margin is in the unit of the column, or `percent` of the larger of the two means. `right_table` names the
+    table of the right row where it is another one.
+    """
+
+    tables: list[str]
+    left: str
+    right: str
+    metric: str
+    kind: str = "above"
+    margin: float = 0.0
+    percent: float = 0.0
+    right_table: str = ""
+    models: list[str] = field(default_factory=list)  # row prefixes; empty: all that the table has
+
+
+@dataclass
+class Claim:
+    """A qualitative statement of the paper, where it stands, and what the printed cells say of it."""
+
+    number: int
+    text: str
+    where: str
+    printed: str
+    tests: list[Test] = field(default_factory=list)
+    untested: str = ""  # why no test decides it
+
+
+@dataclass
+class Claims:
+    """The file."""
+
+    claims: list[Claim]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one test says for one model."""
+
+    test: Test
+    table: str
+    model: str  # row prefix
+    substitute: str  # the table's, where its model is not the paper's
+    verdict: str
+    difference: Mean | None
+    margin: float
+    wanted_seeds: int = 0
+    ratio: float | None = None
+    paper: str = ""  # what the paper's printed means say, e.g. "+4.7, holds"; "" where a cell is not printed
+    dirty: bool = False
+    records: tuple[str, ...] = ()
+
+    @property
+    def found(self) -> str:
+        """What the records or the sizes say, e.g. "-2.1 ± 0.6"; empty without runs."""
+        if self.ratio is not None:
+            return f"{self.ratio:.1f}"
+        if self.difference is None:
+            return ""
+        mean, half = self.difference.mean, self.difference.ci95
+        if not half:
+            return f"{mean:+.3g}" + ("" if half is None else " ± 0")
+        digits = max(0, 1 - math.floor(math.log10(half)))  # two significant ones of the half width, for both numbers
+        return f"{round(mean, digits) + 0.0:+.{digits}f} ± {half:.{digits}f}"
+
+    @property
+    def wanted(self) -> str:
+        """What the claim asks of it."""
+        if self.test.kind == "ratio":
+            return f"ratio of at least {self.test.margin:g}"
+        sign = "within ±" if self.test.kind == "close" else "above "
+        if not self.test.percent:
+            return f"{sign}{self.margin:g}"
+        return f"{sign}{self.test.percent:g} %" + (f" ({self.margin:.2g})" if self.difference else "")
+
+    @property
+    def count(self) -> str:
+        """Seeds that both rows have, of those wanted, e.g. "3 of 5"; "-" where nothing is run."""
+        if self.ratio is not None:
+            return "-"
+        return f"{self.difference.n if self.difference else 0} of {self.wanted_seeds}"
+
+    @property
+    def compared(self) -> str:
+        """Value and rows."""
+        right = f"{self.test.right} ({self.test.right_table})" if self.test.right_table else self.test.right
+        return f"{self.test.metric}: {self.test.left} {'to' if self.test.kind == 'ratio' else 'against'} {right}"
+
+    @property
+    def text(self) -> str:
+        """One line with the numbers."""
+        where = f"{self.model} ({self.table}{'; substitute: ' + self.substitute if self.substitute else ''})"
+        seeds = "" if self.ratio is not None else f", n = {self.count}"
+        dirty = ", uncommitted changes" if self.dirty else ""
+        paper = f"; the paper's cells: {self.paper}" if self.paper else ""
+        return (
+            f"**{self.verdict}** on {where}: {self.compared}: {self.found or 'no runs'}, wanted {self.wanted}"
+            f"{seeds}{dirty}{paper}"
+        )
+
+
+def load() -> list[Claim]:
+    """The claims of experiments/claims.yaml.
+
+    Raises:
+        UserError: the file does not fit the schema, or a test names a table or row that does not exist.
+    """
+    path = experiment.FOLDER / "claims.yaml"
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Claims), OmegaConf.load(path))
+        found = OmegaConf.to_object(merged)
+    except (OSError, OmegaConfBaseException) as error:
+        raise UserError(f"claims.yaml: {' '.join(str(error).split())}") from error
+    assert isinstance(found, Claims)
+    for claim in found.claims:
+        for test in claim.tests:
+            if test.kind not in ("above", "close", "ratio"):
+                raise UserError(f"claims.yaml: claim {claim.number}: kind={test.kind}: must be above, close or ratio")
+    return found.claims
+
+
+@dataclass(frozen=True)
+class _Side:
+    """A table with its runs, and the row of it that a test looks at."""
+
+    table: Experiment
+    results: Results
+    row: Row
+    column: Column
+
+    @property
+    def printed(self) -> float | None:
+        published = self.row.paper.get(self.column.key)
+        return float(published.mean) if published and isinstance(published.mean, int | float) else None
+
+    def computed(self, extra: list[str]) -> float:
+        config = compose.config_of([*self.table.base, *self.row.set, *self.column.set, *extra])
+        value = values.of_config(config, self.row, values.name_of(self.column))
+        assert isinstance(value, int | float)
+        return float(value)
+
+    def mean(self) -> float:
+        found = aggregate.column(self.records(), values.name_of(self.column))
+        return found.mean * self.column.scale if found else 0.0
+
+    def records(self) -> aggregate.Records:
+        return {seed: made for seed, (_, made) in self.results.of(self.row.id, self.column).items()}
+
+
+class Tables:
+    """Experiments with their records, each looked up once."""
+
+    def __init__(self, extra: list[str]) -> None:
+        self.extra = extra
+        self._found: dict[str, tuple[Experiment, Results]] = {}
+
+    def get(self, name: str) -> tuple[Experiment, Results]:
+        """The experiment `name` and its finished runs."""
+        name = experiment.canonical(name)
+        if name not in self._found:
+            table = experiment.load(name)
+            self._found[name] = table, Results(Planner(table, self.extra, run=False).cells(table.seeds))
+        return self._found[name]
+
+
+def outcomes(test: Test, name: str, tables: Tables) -> Iterator[Outcome]:
+    """The verdicts of one test on one table, for every model that has both rows.
+
+    Raises:
+        UserError: no model of the tables has both rows, or a table lacks the column.
+    """
+    table, results = tables.get(name)
+    other, others = tables.get(test.right_table or name)
+    left, right = ({row.id: row for row in t.rows} for t in (table, other))
+    models = [p for p in dict.fromkeys(i.split("/")[0] for i in left) if not test.models or p in test.models]
+    pairs = [(m, left[f"{m}/{test.left}"], right[f"{m}/{test.right}"]) for m in models
+             if f"{m}/{test.left}" in left and f"{m}/{test.right}" in right]  # fmt: skip
+    if not pairs:
+        raise UserError(f"claims.yaml: {name} has no model with the rows {test.left} and {test.right}")
+    for model, a, b in pairs:
+        yield _outcome(
+            test, name, model, _Side(table, results, a, _column(table, name, test)),
+            _Side(other, others, b, _column(other, test.right_table or name, test)), tables.extra,
+        )  # fmt: skip
+
+
+def _column(table: Experiment, name: str, test: Test) -> Column:
+    if test.metric in _UNLISTED:
+        return Column(test.metric, test.metric, digits=3)
+    column = next((c for c in table.columns if c.key == test.metric), None)
+    if column is None:
+        raise UserError(f"claims.yaml: {name} has no column {test.metric}")
+    return column
+
+
+def _outcome(test: Test, name: str, model: str, left: _Side, right: _Side, extra: list[str]) -> Outcome:
+    substitute, printed = left.table.substitute, (left.printed, right.printed)
+    if test.kind == "ratio":
+        ratio = left.computed(extra) / right.computed(extra)
+        verdict = REPRODUCED if ratio >= test.margin else NOT
+        return Outcome(test, name, model, substitute, verdict, None, test.margin, ratio=ratio)
+    difference = aggregate.difference(
+        left.records(), right.records(), values.name_of(left.column), left.column.scale
+    )  # fmt: skip
+    margin = _margin(test, left.mean(), right.mean())
+    paper = ""
+    a, b = printed
+    if a is not None and b is not None:
+        gap, allowed = a - b, _margin(test, a, b)
+        holds = gap > allowed if test.kind == "above" else abs(gap) <= allowed + 1e-9
+        paper = f"{gap:+.{left.column.digits}f}{HOLDS if holds else FAILS}"
+    shared = left.records().keys() & right.records().keys()
+    runs = [side.results.of(side.row.id, side.column)[seed] for side in (left, right) for seed in sorted(shared)]
+    return Outcome(
+        test, name, model, substitute, decide(difference, test.kind, margin), difference, margin,
+        len(left.table.seeds), None, paper, any(made["git"]["dirty"] for _, made in runs),
+        tuple(dict.fromkeys(str(path) for path, _ in runs)),
+    )  # fmt: skip
+
+
+def _margin(test: Test, left: float, right: float) -> float:
+    return test.margin or test.percent / 100 * max(abs(left), abs(right))
+
+
+def judge(claims: list[Claim], extra: list[str]) -> Judged:
+    """Each claim with the outcome of every test, from the records that are there."""
+    tables = Tables(extra)
+    return [
+        (claim, [o for test in claim.tests for name in test.tables for o in outcomes(test, name, tables)])
+        for claim in claims
+    ]

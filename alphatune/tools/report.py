@@ -1,0 +1,48 @@
+"""`alphatune report`: every table, figure and claim from the records that are there; nothing is run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from alphatune.store import write_atomically
+from alphatune.tables import experiment
+from alphatune.tables.cells import Planner
+from alphatune.terminal import Parser, status_of
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns its exit status."""
+    return status_of(lambda: _main(parser().parse_args(arguments)))
+
+
+def parser() -> Parser:
+    """The arguments of `alphatune report`."""
+    parser = Parser(
+        "alphatune report",
+        "Render tables and figures from the records, with an index; nothing is run.",
+        "alphatune report\nalphatune report table2 figure4 --out /tmp/pages",
+    )
+    parser.add_argument("names", nargs="*", help="experiments (default: all, with claims and an index)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. runtime.records=FOLDER")
+    parser.add_argument("--out", type=Path, default=experiment.OUT, help="folder of the pages")
+    return parser
+
+
+def _main(given: argparse.Namespace) -> int:
+    from alphatune.pages import claims, html, publish
+
+    names = [experiment.canonical(n) for n in given.names] or experiment.names()
+    extra, out, entries = given.set, given.out, []
+    for name in names:
+        table = experiment.load(name)
+        cells = Planner(table, extra, run=False).cells(table.seeds)
+        publish.write(name, table, cells, extra, table.seeds, out)
+        done = sum(cell.record is not None for cell in cells.final)
+        print(f"{name:16} {done} of {cells.total} runs recorded: {out / name}.html", flush=True)
+        entries.append(html.IndexEntry(table.title, table.source, done, cells.total, table.substitute, f"{name}.html"))
+    if names == experiment.names():  # an index of some of them would hide the others
+        claims.write(extra, out)
+        write_atomically(out / "index.html", html.index(entries))
+        print(f"index: {out / 'index.html'}")
+    return 0

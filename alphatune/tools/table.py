@@ -1,0 +1,192 @@
+"""`alphatune table NAME`: run what a table still lacks, then render it beside the paper's numbers.
+
+A cell is a row, a task and a seed. Its record decides whether it is done, so a second call does nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import re
+import sys
+from pathlib import Path
+
+from alphatune.errors import UserError
+from alphatune.store import digest
+from alphatune.tables import experiment, schedule, slurm
+from alphatune.tables.cells import Cell, Cells, Planner
+from alphatune.tables.experiment import Experiment
+from alphatune.terminal import NOTHING_TO_RUN, Parser, log_to_terminal, status_of
+
+# Overrides that cannot change a result. Any other one makes a table of its own, labelled with it.
+_NEUTRAL = ("runtime", "logger", "data.dir", "data.offline")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns its exit status."""
+    log_to_terminal()
+    kept = "interrupted: finished cells are kept; the same command continues"
+    return status_of(lambda: _main(parser().parse_args(arguments)), kept)
+
+
+def parser() -> Parser:
+    """The arguments of `alphatune table`."""
+    parser = Parser(
+        "alphatune table",
+        "Run what a table of experiments/ lacks, then render it beside the paper's numbers.",
+        """
+        alphatune table demo                          every method on the embedded model, offline
+        alphatune table 2 --plan                      what would run, and what it may cost
+        alphatune table 2 --rows 'gpt2-m/*' --jobs 2  some rows, two cells at once
+        alphatune table 2 --launcher slurm --sbatch "--gres=gpu:1"
+        """,
+    )
+    parser.add_argument("name", help="a file of experiments/: 2 or table2, figure4, demo, ...")
+    parser.add_argument("--seeds", type=_numbers, help="e.g. 0,1 (default: the table's)")
+    parser.add_argument(
+        "--rows", type=lambda s: s.split(","), help="ids of rows to run, e.g. gpt2-m/lora,gpt2-l/* (default: all)"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE",
+        help="an override for every cell; one that can change results makes a table of its own, labelled with it",
+    )  # fmt: skip
+    parser.add_argument("--plan", action="store_true", help="only print what would run and what it may cost")
+    parser.add_argument("--render", action="store_true", help="only render what is recorded")
+    parser.add_argument("--jobs", type=_positive, default=None, help="cells at once (default: 1; slurm: no limit)")
+    parser.add_argument("--launcher", choices=["local", "slurm"], default="local", help="where the cells run")
+    parser.add_argument(
+        "--sbatch", default="", metavar="OPTIONS", help='for slurm, e.g. "--partition=gpu --gres=gpu:1"'
+    )
+    parser.add_argument("--out", type=Path, default=experiment.OUT, help="folder of the rendered table")
+    return parser
+
+
+def _main(given: argparse.Namespace) -> int:
+    name = experiment.canonical(given.name)
+    table = experiment.load(name)
+    rows = _chosen_rows(table, given.rows)
+    _check_overrides(given.set, table)
+    changed = [o for o in given.set if not _neutral(o, table)]
+    if changed:
+        table.substitute = "; ".join(filter(None, [table.substitute, *changed]))
+        name += f"--{_slug(changed)}"
+    seeds = given.seeds or table.seeds
+    planner = Planner(table, given.set, run=not given.render, name=name)
+    found = planner.cells(seeds)
+    if given.render:
+        return _render(name, planner, found, seeds, given.out, [])
+    todo = _todo(found, rows)
+    print(_announced(name, found, todo, rows), flush=True)
+    if given.plan:
+        for reason in dict.fromkeys(cell.obstacle for cell in todo if cell.obstacle):
+            print(f"{sum(c.obstacle == reason for c in todo)} cells cannot run here: {reason}")
+        for cell in found.search + found.final:
+            if cell.row.id in rows or cell in todo:
+                print(f"{'done' if cell.record else 'to run':7} {cell.name}{f': {cell.record}' if cell.record else ''}")
+        return NOTHING_TO_RUN if todo and all(cell.obstacle for cell in todo) else 0
+    if todo and planner.unmet:
+        raise UserError(f"{name} cannot run without {' and '.join(planner.unmet)} (--render shows what is recorded)")
+    if todo and given.launcher == "slurm":
+        return _submit(name, found, todo, given)
+    failures = schedule.run(todo, table.own_process, given.jobs or 1)
+    if todo:
+        found = planner.cells(seeds)
+        tried = {_key(cell) for cell in todo}
+        waited = [cell for cell in _todo(found, rows) if _key(cell) not in tried]
+        failures += schedule.run(waited, table.own_process, given.jobs or 1)  # the rows that waited for a search
+        found = planner.cells(seeds) if waited else found
+    return _render(name, planner, found, seeds, given.out, failures)
+
+
+def _check_overrides(given: list[str], table: Experiment) -> None:
+    """Refuse what would make rows something else than their labels say."""
+    for override in given:
+        key = override.lstrip("+~").partition("=")[0]
+        if key == "seed":
+            raise UserError(f"--set {override}: seeds are given by --seeds")
+        own = [row.id for row in table.rows if any(o.lstrip("+~").partition("=")[0] == key for o in row.set)]
+        if own and key not in ("model", "task"):  # another model or task for all rows is labelled as such
+            raise UserError(f"--set {override}: rows of this table set {key} themselves: {', '.join(own)}")
+
+
+def _slug(overrides: list[str]) -> str:
+    """A file name's part that tells settings apart: readable while short, else its start and a hash."""
+    text = "--".join(re.sub(r"[^\w.=-]+", "-", o) for o in overrides)
+    return text if len(text) <= 80 else f"{text[:60]}--{digest(overrides)[:8]}"
+
+
+def _neutral(override: str, table: Experiment) -> bool:
+    key = override.lstrip("+~").partition("=")[0]
+    return key in table.needs or any(key == n or key.startswith(f"{n}.") for n in _NEUTRAL)
+
+
+def _chosen_rows(table: Experiment, rows: list[str] | None) -> set[str]:
+    known = [row.id for row in table.rows]
+    chosen = {pattern: fnmatch.filter(known, pattern) for pattern in (["*"] if rows is None else rows)}
+    if unknown := sorted(pattern for pattern, found in chosen.items() if not found):
+        raise UserError(f"--rows={','.join(unknown)}: no such row; rows of this table: {', '.join(known)}")
+    return {row for found in chosen.values() for row in found}
+
+
+def _todo(found: Cells, rows: set[str]) -> list[Cell]:
+    """Runs that are missing, those of searches first; a run that serves several rows is there once."""
+    searched = {row.search_as or row.id for row in found.rows if row.id in rows}
+    listed = [c for c in found.search if c.row.id in searched] + [c for c in found.final if c.row.id in rows]
+    unique: dict[str, Cell] = {}
+    for cell in listed:
+        if cell.record is None:
+            unique.setdefault(_key(cell), cell)
+    return list(unique.values())
+
+
+def _key(cell: Cell) -> str:
+    return cell.plan.run_id if cell.plan else " ".join(cell.overrides)
+
+
+def _announced(name: str, found: Cells, todo: list[Cell], rows: set[str]) -> str:
+    mine = [cell for cell in found.search + found.final if cell.row.id in rows]
+    done = sum(cell.record is not None for cell in mine)
+    text = f"{name}: {len(mine)} cells ({len(rows)} rows), {done} done, {len(todo)} to run"
+    waiting = [row.label for row in found.waiting if row.id in rows]
+    if waiting:
+        text += f"; then those of {len(waiting)} rows whose learning rate is still searched: {', '.join(waiting)}"
+    return f"{text}\ncost: {schedule.estimate(todo)}" if todo else text
+
+
+def _submit(name: str, found: Cells, todo: list[Cell], given: argparse.Namespace) -> int:
+    blocked = {cell.obstacle for cell in todo if cell.obstacle}
+    if blocked:
+        raise UserError(f"not submitted: {'; '.join(sorted(blocked))}")
+    render = [given.name, "--render", f"--out={given.out}", *(f"--set={o}" for o in given.set)]
+    render += [f"--seeds={','.join(map(str, given.seeds))}"] if given.seeds else []
+    folder = Path("outputs/slurm") / name / digest([cell.overrides for cell in todo])[:8]  # queued jobs read theirs
+    ids = slurm.submit(name, schedule.waves(todo), given.jobs or 0, given.sbatch, render, folder)
+    print(f"submitted {len(todo)} cells as jobs {', '.join(ids)}; scripts and logs: {folder}")
+    if found.waiting:
+        print("they search learning rates: when they are done, the same command submits the rows that wait for them")
+    return 0
+
+
+def _render(name: str, planner: Planner, found: Cells, seeds: list[int], out: Path, failures: list[str]) -> int:
+    if found.waiting:  # of rows whose search is not finished, what is recorded is shown
+        found = Planner(planner.table, planner.extra, run=False, name=name).cells(seeds)
+    from alphatune.pages import publish, render
+
+    grid, files = publish.write(name, planner.table, found, planner.extra, seeds, out)
+    print("\n" + render.markdown(grid))
+    for failure in failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    print(f"table: {', '.join(map(str, files))}")
+    return 1 if failures else 0
+
+
+def _numbers(text: str) -> list[int]:
+    if not all(part.isdigit() for part in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text}: must be whole numbers from 0 with commas, e.g. 0,1,2")
+    return list(dict.fromkeys(int(part) for part in text.split(",")))
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number from 1")
+    return int(text)

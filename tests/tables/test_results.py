@@ -1,0 +1,46 @@
+"""What is committed below results/ and quoted in docs/ is what the records give: nothing is edited by hand or stale."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import ROOT
+
+from alphatune.pages import claims, render
+from alphatune.run.record import read
+from alphatune.tables import experiment, tabulate, verdicts
+from alphatune.tables.cells import Planner
+from alphatune.tables.tabulate import Results
+
+OURS = [name for name in experiment.names() if not experiment.load(name).source or "_" in name]  # with records
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("name", [*OURS, "table10"])
+def test_the_committed_table_is_what_the_records_give(name: str) -> None:
+    table = experiment.load(name)
+    results = Results(Planner(table, [], run=False).cells(table.seeds))
+    grid = tabulate.grid(name, table, results, [], table.seeds, tabulate.judged(table, results))
+    grid.pictures = [name] if (ROOT / "results" / "tables" / f"{name}.svg").is_file() else []
+    assert render.markdown(grid) == (ROOT / "results" / "tables" / f"{name}.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow  # composes every row of every table
+def test_the_claims_in_the_docs_are_those_that_the_records_decide() -> None:
+    judged = verdicts.judge(verdicts.load(), [])
+    assert claims.markdown(judged) == (ROOT / "results" / "tables" / "claims.md").read_text(encoding="utf-8")
+    assert claims.overview(judged) in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+
+
+def test_no_committed_record_was_made_with_uncommitted_changes() -> None:
+    made = [read(path) for path in (ROOT / "results" / "records").rglob("*.json")]
+    assert made and not [r["run_id"] for r in made if r["git"]["dirty"] is not False or not r["git"]["commit"]]
+
+
+def test_what_cannot_be_read_in_the_scan_says_so() -> None:
+    """Table 10: the weight decay of LoRA on E2E, for both models."""
+    lines = (ROOT / "results" / "tables" / "table10.md").read_text(encoding="utf-8").splitlines()
+    assert sum("unreadable" in line for line in lines if line.startswith("|")) == 2

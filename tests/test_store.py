@@ -1,0 +1,84 @@
+"""The store: whole artefacts or none, damage noticed, one maker at a time."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alphatune.store import MANIFEST, Store, digest, write_atomically
+
+
+def _make(folder: Path) -> None:
+    (folder / "out.txt").write_text("result")
+
+
+def test_made_once_then_reused(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    first = store.get("stage", {"a": 1}, _make)
+    assert not first.reused and (first.path / "out.txt").read_text() == "result"
+    second = store.get("stage", {"a": 1}, lambda folder: pytest.fail("made again"))
+    assert second.reused and second.path == first.path
+    assert json.loads((first.path / MANIFEST).read_text())["spec"] == {"a": 1}
+
+
+def test_a_maker_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def fail(folder: Path) -> None:
+        (folder / "half.txt").write_text("half")
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        Store(tmp_path).get("stage", {}, fail)
+    assert [p.name for p in (tmp_path / "stage").iterdir() if not p.name.endswith(".lock")] == []
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "manifest"])
+def test_damage_is_noticed_and_the_artefact_made_again(tmp_path: Path, damage: str) -> None:
+    store = Store(tmp_path)
+    path = store.get("stage", {}, _make).path
+    file = path / (MANIFEST if damage == "manifest" else "out.txt")
+    if damage == "remove":
+        file.unlink()
+    elif damage == "flip":
+        file.write_text("rezult")
+    else:
+        file.write_text("")
+    again = store.get("stage", {}, _make)
+    assert not again.reused and (again.path / "out.txt").read_text() == "result"
+
+
+def _slow(folder: Path) -> None:
+    time.sleep(0.3)
+    (folder / "out.txt").write_text(str(time.monotonic_ns()))
+
+
+def _get(root: str) -> bool:
+    return Store(root).get("stage", {"x": 2}, _slow).reused
+
+
+def test_two_processes_make_it_once(tmp_path: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        reused = pool.map(_get, [str(tmp_path)] * 3)
+    assert sorted(reused) == [False, True, True]
+
+
+@given(st.dictionaries(st.text(max_size=5), st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False))))
+def test_the_key_does_not_depend_on_the_order_of_keys(spec: dict) -> None:
+    assert digest(spec) == digest(dict(reversed(spec.items())))
+
+
+def test_nan_has_no_key() -> None:
+    with pytest.raises(ValueError):
+        digest({"lr": float("nan")})
+
+
+def test_atomic_write_replaces_and_leaves_no_temporary(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "a" / "x.json", "one")
+    write_atomically(tmp_path / "a" / "x.json", "two")
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["x.json"]
+    assert (tmp_path / "a" / "x.json").read_text() == "two"

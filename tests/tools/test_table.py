@@ -1,0 +1,309 @@
+"""The table command: what is missing is run, failures are kept apart, other settings never mix with published cells."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alphatune.compose.compose import config_of
+from alphatune.errors import UserError
+from alphatune.run import record
+from alphatune.run.execute import execute
+from alphatune.tables import experiment
+from alphatune.tables.cells import Planner
+from alphatune.tools import table
+
+SEARCHED = """
+title: Small
+seeds: [0, 1]
+base: [task=toy, model=tiny]
+own_process: false
+columns:
+  - {key: rate, label: Rate, value: hparams.learning_rate}
+  - {key: valid_loss, label: Loss, digits: 3}
+  - {key: bleu_all, label: BLEU}
+rows:
+  - {id: tiny/alphatuning, label: AlphaTuning, set: [method=alphatuning], search: [1e-3, 1e-2]}
+  - {id: tiny/peqa, label: PEQA, set: [method=peqa], search_as: tiny/alphatuning,
+     paper: {bleu_all: {mean: 50, ci95: 1}}}
+source: "Nobody, Table 0"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of experiments of the test's own."""
+    path = tmp_path / "experiments"
+    path.mkdir()
+    monkeypatch.setattr(experiment, "FOLDER", path)
+    return path
+
+
+@pytest.fixture
+def alone(quick: list[str], shared_store: Path, tmp_path: Path) -> list[str]:
+    """`quick` with a store that holds the backbone at most, whatever other tests have made."""
+    if (shared_store / "backbone").is_dir():
+        shutil.copytree(shared_store / "backbone", tmp_path / "store" / "backbone")
+    return [*(o for o in quick if "runtime.artifacts" not in o), f"runtime.artifacts={tmp_path / 'store'}"]
+
+
+def _small(quick: list[str]) -> list[str]:
+    return [a for o in quick for a in ("--set", o)]
+
+
+def test_the_demo_covers_every_method_and_composes() -> None:
+    from alphatune.groups import choices
+
+    demo = experiment.load("demo")
+    methods = {config_of([*demo.base, *row.set]).method.name for row in demo.rows}
+    assert methods == set(choices("method"))
+    assert len(demo.seeds) == 3
+
+
+def test_unknown_names_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match=r"^experiment foo: no such file in experiments/; there is: .*demo"):
+        experiment.load("foo")
+    assert table.main(["demo", "--rows", "foo"]) == 2
+    assert "--rows=foo: no such row; rows of this table: tiny/full_ft, " in capsys.readouterr().err
+
+
+def test_the_plan_counts_shared_stages_without_data_or_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ALPHATUNE_DATA", str(tmp_path / "none"))
+    neutral = ["--set", f"runtime.records={tmp_path}", "--set", f"runtime.artifacts={tmp_path}", "--set",
+               "data.offline=true"]  # fmt: skip
+    assert table.main(["2", "--plan", "--rows", "gpt2-m/*", *neutral]) == 3  # nothing of it can run here
+    # one PTQ each for q = 3, q = 2 and under LoRA; five each after full fine-tuning and after merging LoRA;
+    # trained are FT, LoRA and AlphaTuning at q = 3 and 2, five seeds each
+    assert "cost: 13 x quantize, 20 x adapt, 35 x decode, shared stages counted once" in capsys.readouterr().out
+
+
+def test_rows_are_chosen_by_pattern(capsys: pytest.CaptureFixture[str]) -> None:
+    assert table.main(["demo", "--rows", "tiny/ptq/*,tiny/lora", "--plan"]) == 0
+    planned = capsys.readouterr().out
+    assert "6 cells (2 rows)" in planned and "PTQ, no adaptation" in planned and "LoRA, seed 2" in planned
+
+
+@pytest.mark.parametrize("wrong", [["--seeds", "a"], ["--jobs", "0"], ["--launcher", "cloud"]])
+def test_wrong_options_are_refused(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert table.main(["demo", *wrong]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and wrong[1] in said and said.count("\n") == 1
+
+
+def test_a_table_runs_what_is_missing_and_twice_does_nothing(
+    alone: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "tiny/ptq/q3,tiny/alphatuning/q2"
+    call = ["demo", "--rows", rows, "--seeds", "0,1", "--out", str(tmp_path / "out"), *_small(alone)]
+    assert table.main([*call, "--plan"]) == 0
+    planned = capsys.readouterr().out
+    assert "4 cells (2 rows), 0 done, 4 to run" in planned
+    # codes of q = 3 and q = 2; two adaptations; every seed decodes, also the unadapted model, whose text is the same
+    assert "cost: 2 x quantize, 2 x adapt, 3 x decode, shared stages counted once; no past run" in planned
+    assert table.main(call) == 0
+    out = capsys.readouterr().out
+    assert "AlphaTuning, q=2" in out and "no run yet" in out  # the other rows of the table, marked as missing
+    files = sorted(p.name for p in (tmp_path / "out").iterdir())
+    stems = {Path(f).suffix for f in files}
+    assert stems == {".md", ".tex", ".csv", ".html", ".png", ".svg"}
+    # settings that can change results make a table of their own
+    assert all(f.startswith("demo--") for f in files)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "records").rglob("*.json")}
+    assert len(before) == 4
+    assert table.main(call) == 0
+    assert "4 done, 0 to run" in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "records").rglob("*.json")} == before
+    assert table.main([*call, "--seeds", "0,1,2", "--plan"]) == 0
+    assert "judged by past records" in capsys.readouterr().out
+
+
+def test_other_settings_are_labelled_and_kept_apart(
+    quick: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = ["demo", "--rows", "tiny/ptq/q3", "--seeds", "0", "--out", str(tmp_path / "out")]
+    call = [*plain, *_small(quick)]
+    assert table.main([*plain, "--set", "decode.length_penalty=0.5", *_small(quick)]) == 0
+    assert "decode.length_penalty=0.5" in capsys.readouterr().out
+    pages = [p.name for p in (tmp_path / "out").glob("*.csv")]
+    assert len(pages) == 1 and "decode.length_penalty=0.5" in pages[0]
+    assert table.main([*call, "--render"]) == 0  # the table without that change does not show its run
+    with next(p for p in (tmp_path / "out").glob("*.csv") if "decode.length_penalty=0.5" not in p.name).open() as f:
+        assert all(not line["ours_mean"] for line in csv.DictReader(f) if line["column"] == "BLEU All")
+
+
+def test_overrides_that_would_belie_a_row_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert table.main(["demo", "--set", "quant.q=2", "--plan"]) == 2
+    assert "rows of this table set quant.q themselves: tiny/ptq_full_ft/q3, " in capsys.readouterr().err
+    assert table.main(["demo", "--set", "seed=3", "--plan"]) == 2
+    assert "seeds are given by --seeds" in capsys.readouterr().err
+
+
+def test_a_seed_counts_once_and_an_unwritable_folder_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert table.main(["demo", "--seeds", "0,1,0", "--rows", "tiny/lora", "--plan"]) == 0
+    assert "2 cells" in capsys.readouterr().out
+    (tmp_path / "file").write_text("")
+    assert table.main(["table1", "--render", "--out", str(tmp_path / "file" / "x")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_failed_cell_does_not_stop_the_others(
+    quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails_on_seed_0(config: Any, *args: Any) -> Path:
+        if config.seed == 0:
+            raise UserError("broken on purpose")
+        return execute(config)
+
+    monkeypatch.setattr("alphatune.run.execute.execute", fails_on_seed_0)
+    call = ["demo", "--rows", "tiny/ptq/q3", "--seeds", "0,1", "--out", str(tmp_path), *_small(quick)]
+    assert table.main(call) == 1
+    printed = capsys.readouterr()
+    assert "failed: tiny/ptq/q3 seed 0: broken on purpose" in printed.err
+    assert len(list((tmp_path / "records").rglob("*.json"))) == 1
+
+
+def test_a_search_chooses_on_the_validation_split_and_others_follow(
+    quick: list[str], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "small.yaml").write_text(SEARCHED)
+    call = ["small", "--out", str(tmp_path / "out"), *_small([o for o in quick if "learning_rate" not in o])]
+    assert table.main([*call, "--plan"]) == 0
+    assert "2 to run; then those of 2 rows whose learning rate is still searched" in capsys.readouterr().out
+    assert table.main(call) == 0
+    made = [record.read(p) for p in (tmp_path / "records").rglob("*.json")]
+    searched = {r["config"]["hparams"]["learning_rate"]: r["validation_loss"] for r in made if not r["scores"]}
+    assert set(searched) == {1e-3, 1e-2}
+    best = min(searched, key=lambda rate: searched[rate])
+    final = [r for r in made if r["scores"]]
+    assert {r["config"]["hparams"]["learning_rate"] for r in final} == {best}
+    assert sorted((r["config"]["method"]["name"], r["seed"]) for r in final) == [
+        ("alphatuning", 0), ("alphatuning", 1), ("peqa", 0), ("peqa", 1),
+    ]  # fmt: skip
+    page = next((tmp_path / "out").glob("*.csv"))
+    with page.open() as f:
+        lines = list(csv.DictReader(f))
+    bleu = next(line for line in lines if line["row"] == "tiny/peqa" and line["column"] == "BLEU")
+    ours = [r["scores"]["all"]["bleu"]["value"] for r in final if r["config"]["method"]["name"] == "peqa"]
+    assert float(bleu["ours_mean"]) == pytest.approx(sum(ours) / 2) and bleu["paper_mean"] == "50"
+    capsys.readouterr()
+    assert table.main(call) == 0
+    assert "6 done, 0 to run" in capsys.readouterr().out
+    worst = max(searched, key=lambda rate: searched[rate])
+    for path in (tmp_path / "records").rglob("*.json"):
+        gone = record.read(path)
+        if not gone["scores"] and gone["config"]["hparams"]["learning_rate"] == worst:
+            path.unlink()
+    assert table.main([*call, "--render"]) == 0  # what is recorded still shows, and says what it rests on
+    shown = capsys.readouterr().out
+    assert "the search is not finished" in shown and f"{sum(ours) / 2:.1f}" in shown
+    rendered = next((tmp_path / "out").glob("*.csv"))
+    with rendered.open() as f:  # a substitute: the paper's value stands there, how far we are from it does not
+        bleu = next(line for line in csv.DictReader(f) if line["row"] == "tiny/peqa" and line["column"] == "BLEU")
+    assert bleu["ours_mean"] and bleu["paper_mean"] == "50" and not bleu["difference"]
+    for path in (tmp_path / "records").rglob("*.json"):
+        path.unlink()
+    settings = [o for o in quick if "learning_rate" not in o]
+    cells = Planner(experiment.load("small"), settings, run=False).cells([0, 1])
+    assert cells.total == 4 and not cells.final and len(cells.waiting) == 2  # rows that wait for a search count too
+
+
+def test_a_table_that_needs_a_folder_says_so(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = SEARCHED + "needs: {model.name_or_path: the folder of a small model}\n"
+    (folder / "small.yaml").write_text(text)
+    records = ["--set", f"runtime.records={tmp_path}", "--out", str(tmp_path)]
+    assert table.main(["small", *records]) == 2
+    assert "cannot run without --set model.name_or_path=...: the folder of a small model" in capsys.readouterr().err
+    assert table.main(["small", "--render", *records]) == 0
+
+
+def test_slurm_gets_arrays_in_waves_and_then_renders(
+    alone: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A stand-in for sbatch runs every array task at once, as bash with its index: the scripts are really executed."""
+    calls = tmp_path / "calls"
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text(
+        f"#!{sys.executable}\n"
+        "import os, re, subprocess, sys\n"
+        f"open({str(calls)!r}, 'a').write(' '.join(sys.argv[1:]) + '\\n')\n"
+        "array = [a for a in sys.argv if a.startswith('--array=')]\n"
+        "if array:\n"
+        "    first, last = map(int, re.match(r'--array=(\\d+)-(\\d+)', array[0]).groups())\n"
+        "    for i in range(first, last + 1):\n"
+        "        subprocess.run(['bash', sys.argv[-1]], env=os.environ | {'SLURM_ARRAY_TASK_ID': str(i)}, check=True,\n"
+        "                       stdout=sys.stderr)\n"
+        "print(sum(1 for _ in open(" + repr(str(calls)) + ")))\n"
+    )
+    sbatch.chmod(sbatch.stat().st_mode | stat.S_IEXEC)
+    monkeypatch.setenv("PATH", f"{sbatch.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(Path(table.__file__).parent.parent))
+    monkeypatch.chdir(tmp_path)
+    rows = "tiny/full_ft,tiny/ptq_full_ft/q3"
+    call = ["demo", "--rows", rows, "--seeds", "0", "--out", str(tmp_path / "out"), "--launcher", "slurm"]
+    assert table.main([*call, "--sbatch", "--partition=gpu --time=1:00:00", "--jobs", "4", *_small(alone)]) == 0
+    assert "submitted 2 cells as jobs 1, 2, 3" in capsys.readouterr().out
+    first, second, render = calls.read_text().splitlines()
+    assert first.startswith("--parsable --array=0-0%4 --partition=gpu --time=1:00:00 ")
+    assert second.startswith("--parsable --array=0-0%4 --dependency=afterany:1 --partition=gpu")
+    assert "--dependency=afterany:2" in render and "alphatune.tools.table demo --render" in render
+    made = [record.read(p) for p in (tmp_path / "records").rglob("*.json")]
+    assert {r["config"]["method"]["name"] for r in made} == {"full_ft", "ptq_full_ft"}
+    # the second wave found the fine-tuning of the first
+    assert "adapt" in next(r for r in made if r["config"]["method"]["name"] == "ptq_full_ft")["stages"]
+    wrapped = render.split("--wrap=")[1]
+    done = subprocess.run(["bash", "-c", wrapped], capture_output=True, text=True)
+    assert done.returncode == 0 and list((tmp_path / "out").glob("*.html")), done.stderr
+
+
+def test_a_later_submission_leaves_the_list_of_queued_jobs_alone(
+    alone: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text("#!/bin/sh\necho 1\n")  # nothing starts yet
+    sbatch.chmod(sbatch.stat().st_mode | stat.S_IEXEC)
+    monkeypatch.setenv("PATH", f"{sbatch.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    call = ["demo", "--seeds", "0", "--launcher", "slurm", *_small(alone)]
+    assert table.main([*call, "--rows", "tiny/full_ft"]) == 0
+    queued = {path: path.read_text() for path in (tmp_path / "outputs").rglob("wave*.txt")}
+    assert len(queued) == 1
+    assert table.main([*call, "--rows", "tiny/lora"]) == 0
+    assert {path: path.read_text() for path in queued} == queued
+    assert len(list((tmp_path / "outputs").rglob("wave*.txt"))) == 2
+
+
+def test_slurm_without_sbatch_is_refused(
+    quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    call = ["demo", "--rows", "tiny/ptq/q3", "--seeds", "0", "--launcher", "slurm", *_small(quick)]
+    assert table.main(call) == 2
+    assert "--launcher=slurm: there is no sbatch on this machine" in capsys.readouterr().err
+
+
+def test_not_a_number_is_no_result(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a finite number, so no record was written"):
+        record.write(tmp_path / "r.json", {"loss": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"schema": 99}'])
+def test_a_file_that_is_no_record_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"x\.json: not a (readable record|record of schema)"):
+        record.read(path)
