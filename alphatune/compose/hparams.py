@@ -25,7 +25,7 @@ OTHER_Q = ", of another q"  # at the end of the origin of a value that is publis
 
 
 @dataclass(frozen=True)
-class Row:
+class PublishedRow:
     """What is published for one task, model and method: dotted keys and their values."""
 
     name: str  # e.g. "hparams/webnlg: gpt2-medium, lora"
@@ -53,7 +53,7 @@ class Row:
         return list(taken)
 
 
-def row(task: str, model: str, method: str) -> Row | None:
+def row(task: str, model: str, method: str) -> PublishedRow | None:
     """The row of a cell, by the names of its files in `conf/`; None if nothing is published for it.
 
     Raises:
@@ -68,7 +68,7 @@ def row(task: str, model: str, method: str) -> Row | None:
     if not parts:
         return None
     name = f"hparams/{file}: {', '.join(names)}"
-    found = Row(name, "", {}, {})
+    found = PublishedRow(name, "", {}, {})
     for part in [content.get("all", {}), *parts]:
         found = _and(found, _mapping(name, part))
     if not found.source:
@@ -76,14 +76,14 @@ def row(task: str, model: str, method: str) -> Row | None:
     return found
 
 
-def _and(row: Row, part: Mapping[Any, Any]) -> Row:
+def _and(row: PublishedRow, part: Mapping[Any, Any]) -> PublishedRow:
     """The row with one more part of its file."""
     own = {key: value for key, value in part.items() if key not in ("source", "by_q")}
     by_q = dict(row.by_q)
     for q, more in _mapping(f"{row.name}: by_q", part.get("by_q", {})).items():
         _checked(f"{row.name}: by_q", {"quant.q": q})
         by_q[q] = by_q.get(q, {}) | _checked(row.name, _mapping(f"{row.name}: by_q: {q}", more))
-    return Row(row.name, str(part.get("source", row.source)), row.values | _checked(row.name, own), by_q)
+    return PublishedRow(row.name, str(part.get("source", row.source)), row.values | _checked(row.name, own), by_q)
 
 
 def _naming(node: Any, names: list[str]) -> Iterator[Any]:

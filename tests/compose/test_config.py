@@ -163,7 +163,7 @@ def test_the_config_of_a_sweep_is_not_shown(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize("flags", [["--help"], ["--cfg", "job", "task=webnlg", "model=gpt2-medium"]])
 def test_help_and_cfg_answer_without_importing_torch(flags: list[str]) -> None:
     code = (
-        "import sys\nfrom alphatune.run import main\nsys.argv = ['alphatune', *sys.argv[1:]]\n"
+        "import sys\nfrom alphatune.run.execute import main\nsys.argv = ['alphatune', *sys.argv[1:]]\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\nassert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True)
