@@ -16,10 +16,6 @@ from alphatune.tables.tabulate import Results
 
 RUN_HERE = re.compile(r"demo|(claims|solvers)_\w+|real_\w+|\w+_mini")
 OURS = [name for name in experiment.names() if RUN_HERE.fullmatch(name)]  # runs of these are committed
-    "claims_tiny",
-    "demo",
-    *(n for n in experiment.names() if n.startswith(("real_", "solvers_")) or n.endswith("_mini")),
-]
 
 
 @pytest.fixture(autouse=True)
