@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OUT ?= outputs/demo
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
 export TOKENIZERS_PARALLELISM := false
 
 .PHONY: help demo test test-slow test-gpu lint data setup stages lock clean claims report
@@ -34,7 +35,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $(READY)
 
 demo: $(READY) ## every method on the toy task, 3 seeds: table, records and plot in outputs/demo
-	$(BIN)/alphatune table demo --out $(OUT) --set runtime.records=$(OUT)/records
+	$(BIN)/alphatune table demo --jobs $(JOBS) --out $(OUT) --set runtime.records=$(OUT)/records
 
 test: $(READY) lint ## linters, types and the default tests
 	$(BIN)/python -m pytest -n auto --dist loadfile

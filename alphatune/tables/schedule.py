@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -24,6 +29,7 @@ from alphatune.run import record
 from alphatune.run.identity import Spec
 from alphatune.store import MANIFEST, digest
 from alphatune.tables.cells import Cell
+from alphatune.terminal import log_to_terminal
 
 log = logging.getLogger("alphatune")
 
@@ -79,7 +85,7 @@ def run(cells: list[Cell], own_process: bool, jobs: int = 1) -> list[str]:
 
     Args:
         cells: those that are not recorded.
-        own_process: one process per cell; needed for more than one at once.
+        own_process: one process per cell; without it, cells that run at once share as many processes as there are jobs.
         jobs: cells at once. GPUs that torch would see are handed out in turn.
     """
     failures = [f"{cell.row.id} seed {cell.seed}: {cell.obstacle}" for cell in cells if cell.obstacle]
@@ -87,33 +93,54 @@ def run(cells: list[Cell], own_process: bool, jobs: int = 1) -> list[str]:
         log.error("%d cells cannot run here: %s", sum(c.obstacle == reason for c in cells), reason)
     ready = [cell for cell in cells if not cell.obstacle]
     progress = _Progress(len(ready))
-    if jobs == 1:
+    jobs = min(jobs, len(ready))
+    if jobs <= 1:
         for cell in ready:
             progress.begins(cell)
             failures += _told(cell, _apart(cell, {}) if own_process else _here(cell))
         return failures
-    slots: SimpleQueue[dict[str, str]] = SimpleQueue()
-    for environment in _environments(jobs):
-        slots.put(environment)
+    slots: SimpleQueue[Callable[[Cell], str | None]] = SimpleQueue()
 
     def job(cell: Cell) -> str | None:
-        environment = slots.get()
+        carry_out = slots.get()
         try:
             progress.begins(cell)
-            return _apart(cell, environment)
+            return carry_out(cell)
         finally:
-            slots.put(environment)
+            slots.put(carry_out)
 
-    for wave in waves(ready):
-        with ThreadPoolExecutor(jobs) as pool:
-            futures = {pool.submit(job, cell): cell for cell in wave}
-            try:
-                for future in as_completed(futures):
-                    failures += _told(futures[future], future.result())
-            except KeyboardInterrupt:
-                pool.shutdown(cancel_futures=True)
-                raise
+    with ExitStack() as ends:
+        for environment in _environments(jobs):
+            slots.put(partial(_apart, environment=environment) if own_process else _worker(environment, ends))
+        for wave in waves(ready):
+            with ThreadPoolExecutor(jobs) as pool:
+                futures = {pool.submit(job, cell): cell for cell in wave}
+                try:
+                    for future in as_completed(futures):
+                        failures += _told(futures[future], future.result())
+                except KeyboardInterrupt:
+                    pool.shutdown(cancel_futures=True)
+                    raise
     return failures
+
+
+def _worker(environment: dict[str, str], ends: ExitStack) -> Callable[[Cell], str | None]:
+    """A process that carries out one cell after another: libraries are loaded once, not once a cell."""
+    process = ends.enter_context(ProcessPoolExecutor(1, get_context("spawn"), _begin, (environment,)))
+
+    def carry_out(cell: Cell) -> str | None:
+        try:
+            return process.submit(_here, cell).result()
+        except BrokenProcessPool:  # it ran out of memory, say: this cell and the next ones get processes of their own
+            return _apart(cell, environment)
+
+    return carry_out
+
+
+def _begin(environment: dict[str, str]) -> None:
+    os.environ.update(environment)  # before torch is imported, which reads it once
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # an interrupt is told once, by the process that started this one
+    log_to_terminal()
 
 
 class _Progress:

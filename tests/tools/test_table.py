@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 import stat
@@ -156,6 +157,17 @@ def test_a_seed_counts_once_and_an_unwritable_folder_is_one_line(
     (tmp_path / "file").write_text("")
     assert table.main(["table1", "--render", "--out", str(tmp_path / "file" / "x")]) == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_small_cells_run_at_once_in_processes_that_stay(
+    alone: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = ["demo", "--rows", "tiny/ptq/q3,tiny/full_ft", "--seeds", "0,1", "--out", str(tmp_path), *_small(alone)]
+    assert table.main([*call, "--jobs", "2"]) == 0
+    made = [json.loads(p.read_text()) for p in (tmp_path / "records").rglob("*.json")]
+    assert len(made) == 4 and {r["environment"]["threads"] for r in made} == {1}
+    assert table.main([*call, "--plan"]) == 0
+    assert "4 done, 0 to run" in capsys.readouterr().out
 
 
 def test_a_failed_cell_does_not_stop_the_others(
