@@ -69,7 +69,7 @@ report: $(READY) ## render all tables, figures and claims from the records: resu
 docs: $(READY) ## the pages of docs/ and of every public name as a site: outputs/site/index.html
 	@$(BIN)/python -c "import material, mkdocstrings_handlers.python" 2>/dev/null \
 	|| $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 stages: $(READY) ## after a change of code that decides results: see alphatune/versions.py
 	$(BIN)/python tests/goldens/stages.py
