@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from importlib import import_module
 
 import alphatune
@@ -33,6 +34,13 @@ COMMANDS = {  # name -> where it is, what it does
     "card": (CHECKPOINT, "print the model card of a run's record"),
     "completion": ("alphatune.tools.completion", "print a shell's completion script"),
 }
+EXTRAS = {  # extra of this package -> the modules that it brings
+    "experiments": {
+        "hydra", "omegaconf", "datasets", "pyarrow", "sacrebleu", "rouge_score", "nltk", "pyter", "pycocoevalcap",
+        "sklearn", "scipy", "matplotlib", "filelock", "jinja2", "requests", "yaml",
+    },
+    "search": {"optuna"}, "wandb": {"wandb"}, "tensorboard": {"tensorboard"},
+}  # fmt: skip
 EXAMPLES = """\
 examples:
   alphatune run                                      the embedded model, offline
@@ -48,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given:
-        return status_of(lambda: _wrong("no command given"))
+        return status_of(lambda: _wrong("no command given (see alphatune --help)"))
     name, rest = given[0], given[1:]
     if name in ("-h", "--help", "help"):
         print(usage())
@@ -60,6 +68,10 @@ def main(arguments: list[str] | None = None) -> int:
         name = "completion"
     if name not in COMMANDS:
         return status_of(lambda: _wrong(f"{name}: no such command; must be one of: {', '.join(COMMANDS)}"))
+    return _with_extras(name, lambda: _carry_out(name, rest))
+
+
+def _carry_out(name: str, rest: list[str]) -> int:
     module = import_module(COMMANDS[name][0])
     if name == "sweep":
         rest = ["-m", *rest]
@@ -67,6 +79,19 @@ def main(arguments: list[str] | None = None) -> int:
         rest = [f"figure{rest[0].removeprefix('figure')}", *rest[1:]]
     status: int = module.main(name, rest) if COMMANDS[name][0] == CHECKPOINT else module.main(rest)
     return status
+
+
+def _with_extras(name: str, command: Callable[[], int]) -> int:
+    """The status of a command; one that lacks a package of an extra says which to install."""
+    try:
+        return command()
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        extra = next((extra for extra, packages in EXTRAS.items() if package in packages), None)
+        if extra is None:
+            raise
+        lacking = f"alphatune {name} needs the package {package}: pip install 'alphatune[{extra}]'"
+        return status_of(lambda: _wrong(lacking))
 
 
 def parsers() -> dict[str, tuple[argparse.ArgumentParser, str]]:
@@ -85,7 +110,7 @@ def usage() -> str:
 
 
 def _wrong(what: str) -> int:
-    raise UserError(f"{what} (see alphatune --help)")
+    raise UserError(what)
 
 
 if __name__ == "__main__":

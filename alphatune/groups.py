@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from alphatune.errors import UserError
 
 
 def folder() -> Path:
@@ -29,31 +34,56 @@ def choices(group: str) -> list[str]:
 
 
 def names() -> list[str]:
-    """The config groups."""
-    return sorted(p.name for p in folder().iterdir() if p.is_dir())
+    """The config groups: the folders, but for `hparams`, whose rows are looked up and not chosen."""
+    return sorted(p.name for p in folder().iterdir() if p.is_dir() and p.name != "hparams")
 
 
-def content(group: str, name: str) -> DictConfig:
-    """What one file of `conf/` sets, as a part of the whole config, the files of its group that it builds on included.
+def has(group: str, name: str) -> bool:
+    """Whether there is such a file."""
+    return (folder() / group / f"{name}.yaml").is_file()
 
-    Expressions are left as they stand.
+
+def read(group: str, name: str) -> dict[str, Any]:
+    """What one file of `conf/` holds, expressions as they stand. Not to be changed: it is kept until the file changes.
+
+    Raises:
+        UserError: it is not YAML, or not keys and values.
     """
-    path = folder() / group / f"{name}.yaml"
-    own = OmegaConf.load(path)
-    assert isinstance(own, DictConfig)
-    below = [str(d) for d in own.pop("defaults", []) if isinstance(d, str) and d != "_self_"]
-    if "@package _global_" not in path.read_text(encoding="utf-8").partition("\n")[0]:
-        own = OmegaConf.create({group: own})
-    merged = OmegaConf.merge(*(content(group, base) for base in below), own)
-    assert isinstance(merged, DictConfig)
-    return merged
+    return _read(folder() / group / f"{name}.yaml")[0]
 
 
-def leaves(content: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key and value of all that a config sets; expressions as they stand."""
-    for name in map(str, content):
-        node: Any = content._get_node(name)
-        if isinstance(node, DictConfig):
-            yield from leaves(node, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", node._value()
+def sets(group: str, name: str) -> dict[str, Any]:
+    """Dotted key -> value of all that one file of `conf/` sets, the files of its group that it builds on included."""
+    content, whole = _read(folder() / group / f"{name}.yaml")
+    found: dict[str, Any] = {}
+    for base in content.get("defaults", []):
+        if isinstance(base, str) and base != "_self_":
+            found |= sets(group, base)
+    own = {key: value for key, value in content.items() if key != "defaults"}
+    return found | flat(own, "" if whole else f"{group}.")
+
+
+def _read(path: Path) -> tuple[dict[str, Any], bool]:
+    """The content of a file, and whether its keys are those of the whole config."""
+    return _read_once(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=256)
+def _read_once(path: Path, changed: int) -> tuple[dict[str, Any], bool]:
+    shown = path.relative_to(folder().parent)
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = OmegaConf.to_container(OmegaConf.create(text)) if text.strip() else {}
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise UserError(f"{shown}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{shown}: not of the form key: value")
+    return content, "@package _global_" in text.partition("\n")[0]  # type: ignore[return-value]
+
+
+def flat(content: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> value of nested keys and values."""
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found

@@ -30,7 +30,8 @@ class Progress:
         self._bar: Any = None
         self._speaks = show and not terminal
         if show and terminal:
-            self._bar = tqdm(desc=what, total=total, unit=unit or "it", initial=done, leave=total is not None)
+            shape = None if total or unit else "{desc} ..."  # nothing is counted
+            self._bar = tqdm(desc=what, total=total, unit=unit, initial=done, leave=total is not None, bar_format=shape)
         self._ended = threading.Event()
 
     def __enter__(self) -> Progress:

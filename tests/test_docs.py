@@ -63,7 +63,8 @@ def test_arrows_of_the_picture_are_imports() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_paths_that_a_page_names_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    assert not {path for path in _paths(text) if not path.startswith("results/records/") and not _exists(path)}
+    made = ("results/records/", "results/tables/index.html", "results/tables/claims.html")  # by runs and commands
+    assert not {path for path in _paths(text) if not path.startswith(made) and not _exists(path)}
     names = {name.replace(".", "/") for name in _MODULE.findall(text)}
     assert not {name for name in names if not _exists(f"{name}.py") and not _exists(f"{name}/__main__.py")}
 

@@ -1,7 +1,7 @@
 """From a command line to composed configs, through Hydra, with every mistake told in one line.
 
-Hydra composes, sweeps and prints help; this file runs it, translates what it refuses, and sees that a group typed on
-the command line (decode=stock) wins over the hyper-parameters that are looked up for the cell.
+Hydra composes and sweeps; this file runs it, translates what it refuses, and lays the hyper-parameters that are
+published for the cell between what is typed and the defaults.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from alphatune import groups, ranges
+from alphatune.compose import hparams, sources
 from alphatune.compose.parse import parse
 from alphatune.compose.quoting import quoted
 from alphatune.config import Config, field_of
@@ -35,13 +36,21 @@ from alphatune.errors import UserError
 from alphatune.store import unwritable
 
 Job = Callable[[list[str]], None]
-CHOSEN = ("quant", "trainer", "decode")  # groups that the hyper-parameters of a cell reach into
 _ALL_KEYS = "python -m alphatune.run --help lists all groups and keys"
+_HELP = """\
+alphatune - one run of compression-aware adaptation: quantise, adapt, decode, score, record.
+  python -m alphatune.run                                                    the embedded default, offline
+  python -m alphatune.run task=webnlg model=gpt2-medium method=alphatuning quant.q=3
+  python -m alphatune.run -m seed=0,1,2 method=full_ft,alphatuning           a sweep
+  python -m alphatune.run --cfg job [...]                                    show what would run
 
+Groups, and their choices (group=choice):
 
-def by_q(q: int, values: DictConfig) -> object:
-    """Resolver `${by_q:${quant.q},{3: a, 2: b}}`: the value published for q; else `other`, else the first q's."""
-    return values.get(q, values.get("other", next(iter(values.values()))))
+{groups}
+
+Any value can be set by its key, e.g. quant.q=2 hparams.learning_rate=5e-3 seed=1:
+
+{config}"""
 
 
 @contextlib.contextmanager
@@ -56,10 +65,10 @@ def _hydra() -> Iterator[None]:
         GlobalHydra.instance().hydra = running
 
 
+@functools.cache
 def register() -> None:
-    """Make schema and resolvers known to Hydra. Safe to call again."""
+    """Make the schema known to Hydra."""
     ConfigStore.instance().store(name="schema", node=Config)
-    OmegaConf.register_new_resolver("by_q", by_q, replace=True)
 
 
 def compose(overrides: list[str]) -> DictConfig:
@@ -68,63 +77,52 @@ def compose(overrides: list[str]) -> DictConfig:
     Raises:
         UserError: an override that Hydra or the schema refuses.
     """
+    return _composed(overrides)[0]
+
+
+def _composed(overrides: list[str]) -> tuple[DictConfig, sources.Sources]:
+    """The config of one run, and where its values come from."""
     register()
     overrides = quoted(overrides)
-    _check_hparams(overrides)
-    _check_typed(overrides)
+    parsed = _parsed(overrides)
+    _check_typed(parsed)
+    given = {o.key_or_group for o in parsed if o.key_or_group in groups.names()}
+    typed = groups.flat({o.key_or_group: o.value() for o in parsed if o.key_or_group not in given})
     try:
         with _hydra():
-            cfg = hydra.compose("config", overrides=overrides)
-            _typed_groups_win(cfg, overrides)
-            OmegaConf.resolve(cfg)
-            return cfg
+            cfg = hydra.compose("config", overrides=overrides, return_hydra_config=True)
+        choices = cfg.hydra.runtime.choices
+        chosen = {group: str(choices[group]) for group in groups.names() if groups.has(group, choices.get(group, ""))}
+        with open_dict(cfg):
+            del cfg["hydra"]
+        found, fixed = sources.stated(chosen, given, typed)
+        row = hparams.row(*(chosen.get(group, "") for group in ("task", "model", "method")))
+        if row is not None:
+            found |= row.lay(cfg, fixed)
+        OmegaConf.resolve(cfg)
+        return cfg, sources.recorded(found)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(_one_line(error, overrides)) from error
 
 
-def chosen(overrides: list[str]) -> dict[str, str]:
-    """The choice of every group that has one: group -> name of a file that exists."""
-    listed = OmegaConf.to_container(OmegaConf.load(groups.folder() / "config.yaml"))["defaults"]  # type: ignore[call-overload, index]
-    pairs = [pair for entry in listed if isinstance(entry, dict) for pair in entry.items()]
-    found = {group.removeprefix("optional "): str(name) for group, name in pairs} | typed(overrides)
-    for gone in (o.key_or_group for o in _parsed(overrides) if o.is_delete()):
-        found.pop(gone, None)
-    filled = {group: re.sub(r"\$\{(\w+)\}", lambda m: found[m[1]], name) for group, name in found.items()}
-    return {group: name for group, name in filled.items() if group in groups.names() and name in groups.choices(group)}
-
-
-def typed(overrides: list[str]) -> dict[str, str]:
-    """The groups whose choice stands on the command line: group -> name."""
-    given = {o.key_or_group: str(o.value()) for o in _parsed(overrides) if o.key_or_group in groups.names()}
-    return {group: name for group, name in given.items() if name in groups.choices(group)}
-
-
-def _typed_groups_win(cfg: DictConfig, overrides: list[str]) -> None:
-    """Take what typed groups say from a composition without the cell's hyper-parameters.
-
-    Of the method that is its own node only: its learning rate is meant for cells that have none of their own.
-    """
-    given = typed(overrides)
-    keys = [group for group in CHOSEN if group in given]
-    if "method" in given:
-        said = {k: v for k, v in groups.leaves(groups.content("method", given["method"])) if k.startswith("method.")}
-        keys += [key for key, value in said.items() if OmegaConf.select(cfg, key) != value]
-    if not keys:
-        return
-    others = [o for o in overrides if o.lstrip("+~").partition("=")[0] != "hparams"]
-    without = hydra.compose("config", overrides=[*others, "~hparams"])
-    for key in keys:
-        OmegaConf.update(cfg, key, OmegaConf.select(without, key), merge=False)
-
-
 def config_of(overrides: list[str]) -> Config:
     """The checked, typed config of one run, its own copy. Raises UserError as `compose` and `parse` do."""
-    return copy.deepcopy(_config_of(tuple(overrides)))
+    return copy.deepcopy(_config_of(tuple(overrides))[0])
+
+
+def sources_of(overrides: list[str]) -> sources.Sources:
+    """Dotted key -> where its value comes from, for all values of `sources.RECORDED`.
+
+    "typed", "typed group decode=stock", "hparams/<file>: <model>, <method> (<provenance>)", "experiment=smoke" or
+    "default". Raises UserError as `config_of` does.
+    """
+    return dict(_config_of(tuple(overrides))[1])
 
 
 @functools.lru_cache(maxsize=1024)
-def _config_of(overrides: tuple[str, ...]) -> Config:
-    return parse(compose(list(overrides)))  # a table asks for the same settings again and again; Hydra takes 0.1 s
+def _config_of(overrides: tuple[str, ...]) -> tuple[Config, sources.Sources]:
+    cfg, found = _composed(list(overrides))  # a table asks for the same settings again and again; Hydra takes 0.1 s
+    return parse(cfg), found
 
 
 def check(arguments: list[str]) -> None:
@@ -195,6 +193,9 @@ def launch(arguments: list[str], job: Job) -> None:
         raise UserError("--cfg shows the config of one run: leave out -m, and give one value for each setting")
     if given.cfg == "all":
         raise UserError("--cfg all: use --cfg job for the run's config, --cfg hydra for Hydra's own")
+    if given.help:
+        print(_HELP.format(groups=_listed_groups(), config=_shown(given.overrides, None)), end="")
+        return
     if given.cfg == "job":
         print(_shown(given.overrides, given.package), end="")
         return
@@ -206,6 +207,10 @@ def launch(arguments: list[str], job: Job) -> None:
 
     with _argv([sys.argv[0], *quoted(arguments, is_sweep(arguments))]):
         hydra_main()
+
+
+def _listed_groups() -> str:
+    return "\n".join(f"{group}: {', '.join(groups.choices(group))}" for group in groups.names())
 
 
 def _shown(overrides: list[str], package: str | None) -> str:
@@ -228,17 +233,12 @@ def _argv(arguments: list[str]):  # type: ignore[no-untyped-def]
         sys.argv = before
 
 
-def _check_hparams(overrides: list[str]) -> None:
-    """The hparams group is optional in the defaults list, so Hydra would ignore a misspelt name."""
-    for override in overrides:
-        key, _, value = override.partition("=")
-        if key.lstrip("+") == "hparams" and value not in groups.choices("hparams"):
-            raise UserError(_no_such_choice("hparams", value))
-
-
-def _check_typed(overrides: list[str]) -> None:
+def _check_typed(overrides: list[Override]) -> None:
     """Refuse what OmegaConf would turn into the right type, e.g. the text '3' into a number or 7 into true."""
-    for override in _parsed(overrides):
+    for override in overrides:
+        if override.key_or_group == "hparams":
+            raise UserError(f"{override.input_line}: looked up by task, model and method, so not a choice; set single "
+                            "values, e.g. hparams.learning_rate=1e-3")  # fmt: skip
         field = field_of(override.key_or_group)
         if field is None or override.is_delete() or override.is_sweep_override():
             continue

@@ -1,60 +1,58 @@
 """Where each value of a run comes from: typed, a typed group, the cell's hyper-parameters, a preset, or a default.
 
-The order is that of `compose`: later layers win over earlier ones. What is found goes into the record, beside the
-config and not into the run's identity, and is told on the terminal where it is not what one would expect.
+`compose` lays what is found here; it goes into the record, beside the config and not into the run's identity, and is
+told on the terminal where it is not what one would expect.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterable
 from typing import Any
 
-from omegaconf import DictConfig
-
 from alphatune import groups
-from alphatune.compose import compose
+from alphatune.compose.hparams import OTHER_Q, PROVENANCE
 from alphatune.config import Config, Hparams
 
-GROUPS = ("task", "data", "method.lora", "quant", "hparams", "trainer", "decode")
+RECORDED = ("task", "data", "method.lora", "quant", "hparams", "trainer", "decode")  # whose sources the record says
 TYPED, DEFAULT = "typed", "default"
-_OTHER_Q = ", of another q"  # at the end of a source whose file has no value for the run's q
-_BY_Q = re.compile(r"[{,]\s*(\w+)\s*:")  # the cases of ${by_q:${quant.q},{3: a, other: b}}
+_ORDER = ("task", "model", "quant", "method", "trainer", "decode", "logger", "experiment")  # of conf/config.yaml
+
+Sources = dict[str, str]
 
 
-def of(overrides: list[str]) -> dict[str, str]:
-    """Dotted key -> where its value comes from, for all values of `GROUPS`.
+def stated(chosen: dict[str, str], given: set[str], typed: Iterable[str]) -> tuple[Sources, set[str]]:
+    """What the command line and the files of the chosen groups say, the cell's hyper-parameters aside.
 
-    "typed", "typed group decode=stock", "hparams/<file> (<provenance>)", "experiment=smoke" or "default".
+    Args:
+        chosen: group -> name of its file.
+        given: the groups that are typed.
+        typed: the dotted keys that are typed.
+
+    Returns:
+        Key -> source of all that is set, and the keys that the cell's hyper-parameters must leave alone: those that are
+        typed, those of a preset, and those that the file of a typed group sets in its own node (a method's learning
+        rate is meant for cells that have none of their own).
     """
-    config = compose.config_of(overrides)
-    chosen, typed = compose.chosen(overrides), compose.typed(overrides)
-    found = dict.fromkeys(_keys(), DEFAULT)
+    found: Sources = {}
+    fixed: set[str] = set()
+    for group in [g for g in _ORDER if g in chosen]:
+        keys = _fields_of(tuple(groups.sets(group, chosen[group])))
+        source = f"typed group {group}={chosen[group]}" if group in given else DEFAULT
+        if group == "experiment":
+            source = f"experiment={chosen[group]}"
+            fixed |= keys
+        elif group in given:
+            fixed |= {key for key in keys if key.startswith(f"{group}.")}
+        found |= dict.fromkeys(keys, source)
+    keys = _fields_of(tuple(typed))
+    return found | dict.fromkeys(keys, TYPED), fixed | keys
 
-    def layer(source: str, content: DictConfig, only: tuple[str, ...] = ("",)) -> None:
-        for key, value in groups.leaves(content):
-            for ours in found:
-                if key.startswith(only) and _overlap(key, ours):
-                    found[ours] = source + (_OTHER_Q if _for_another_q(value, config.quant.q) else "")
 
-    given = [g for g in ("task", "quant", "method", "trainer", "decode") if g in typed]
-    for group in given:
-        layer(f"typed group {group}={typed[group]}", groups.content(group, typed[group]))
-    if "hparams" in chosen:
-        name = chosen["hparams"]
-        layer(f"hparams/{name} ({config.hparams.provenance})", groups.content("hparams", name))
-    for group in [g for g in given if g != "task"]:  # once more: these win over the cell's hyper-parameters
-        own = (f"{group}.", *(["quant."] if group == "method" and "quant" in given else []))
-        layer(f"typed group {group}={typed[group]}", groups.content(group, typed[group]), own)
-    if "experiment" in chosen:
-        layer(f"experiment={chosen['experiment']}", groups.content("experiment", chosen["experiment"]))
-    for override in overrides:
-        key = override.lstrip("+~").partition("=")[0]
-        for ours in found:
-            if key not in groups.names() and _overlap(key, ours):
-                found[ours] = TYPED
-    return found
+def recorded(found: Sources) -> Sources:
+    """The source of every value of the `RECORDED` parts."""
+    return {key: found.get(key, DEFAULT) for key in _fields() if key.startswith(tuple(f"{part}." for part in RECORDED))}
 
 
 def announcements(config: Config, sources: dict[str, str]) -> list[str]:
@@ -71,26 +69,30 @@ def announcements(config: Config, sources: dict[str, str]) -> list[str]:
                 f"the defaults are {', '.join(told[name] for name in open_)}; "
                 f"set {', '.join(f'hparams.{name}' for name in open_)}"
             )
-    other = [key for key, source in sources.items() if source.endswith(_OTHER_Q) and key != "hparams.provenance"]
+    other = [key for key, source in sources.items() if source.endswith(OTHER_Q) and key != PROVENANCE]
     if other and method.train != "nothing":
         lines.append(f"quant.q={config.quant.q}: {hp.provenance}; taken over: {', '.join(other)}")
     return lines
 
 
-def _keys() -> Iterator[str]:
-    for group in GROUPS:
-        node: Any = Config()
-        for part in group.split("."):
-            node = getattr(node, part)
-        yield from (f"{group}.{f.name}" for f in dataclasses.fields(node))
+@functools.cache
+def _fields() -> tuple[str, ...]:
+    """The dotted keys of the schema."""
+
+    def below(node: Any, prefix: str) -> Iterable[str]:
+        for f in dataclasses.fields(node):
+            value = getattr(node, f.name)
+            yield from below(value, f"{prefix}{f.name}.") if dataclasses.is_dataclass(value) else [f"{prefix}{f.name}"]
+
+    return tuple(below(Config(), ""))
 
 
-def _overlap(key: str, ours: str) -> bool:
-    """Whether setting `key` sets `ours`, or a part of it."""
-    return key == ours or ours.startswith(f"{key}.") or key.startswith(f"{ours}.")
-
-
-def _for_another_q(value: Any, q: int) -> bool:
-    if not isinstance(value, str) or not value.startswith("${by_q:"):
-        return False
-    return str(q) not in _BY_Q.findall(value.partition(",")[2])
+@functools.lru_cache(maxsize=4096)
+def _fields_of(keys: tuple[str, ...]) -> frozenset[str]:
+    """The schema's keys that setting `keys` sets, or sets a part of."""
+    return frozenset(
+        ours
+        for ours in _fields()
+        for key in keys
+        if key == ours or ours.startswith(f"{key}.") or key.startswith(f"{ours}.")
+    )

@@ -10,13 +10,15 @@ from omegaconf import OmegaConf
 
 from alphatune import groups
 from alphatune.config import Data, Task
+from alphatune.data import dart, e2e, glue, samsum, toy, webnlg
 from alphatune.data.example import Dataset, Example
 from alphatune.data.pairs import empty_note
 from alphatune.data.remote import files
 from alphatune.data.remote.catalogue import entry
 from alphatune.errors import UserError
 
-READERS = ("toy", "webnlg", "dart", "e2e", "samsum", "glue")
+_FILES: dict[str, ModuleType] = {"webnlg": webnlg, "dart": dart, "e2e": e2e, "samsum": samsum, "glue": glue}
+READERS = ("toy", *_FILES)
 
 
 def load(task: Task, data: Data, *, progress: bool = False) -> Dataset:
@@ -108,8 +110,6 @@ def count_problems(task: Task, dataset: Dataset, names: Iterable[str]) -> dict[s
 
 def _read(task: Task, data: Data, progress: bool) -> Dataset:
     if task.reader == "toy":
-        from alphatune.data import toy
-
         return toy.read(task)
     folder = find(task, data, progress=progress)
     dataset: Dataset = _reader(task).read(folder, task)
@@ -121,29 +121,10 @@ def _read(task: Task, data: Data, progress: bool) -> Dataset:
 
 
 def _reader(task: Task) -> ModuleType:
-    match task.reader:
-        case "webnlg":
-            from alphatune.data import webnlg
-
-            return webnlg
-        case "dart":
-            from alphatune.data import dart
-
-            return dart
-        case "e2e":
-            from alphatune.data import e2e
-
-            return e2e
-        case "samsum":
-            from alphatune.data import samsum
-
-            return samsum
-        case "glue":
-            from alphatune.data import glue
-
-            return glue
-        case _:
-            raise UserError(f"task.reader={task.reader}: must be one of: {', '.join(READERS)}")
+    found = _FILES.get(task.reader)
+    if found is None:
+        raise UserError(f"task.reader={task.reader}: must be one of: {', '.join(READERS)}")
+    return found
 
 
 def _count_message(task: Task, dataset: Dataset, problems: dict[str, tuple[int, int]]) -> str:

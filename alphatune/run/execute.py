@@ -28,7 +28,7 @@ def execute(config: Config, warnings: list[str] | None = None, origins: dict[str
     Args:
         config: the run.
         warnings: lines to log first.
-        origins: where the config's values come from (`sources.of`), for the record.
+        origins: where the config's values come from (`compose.sources_of`), for the record.
 
     Raises:
         UserError: data or weights are missing, or a setting does not fit them: all that `preflight` finds, at once.
@@ -137,7 +137,7 @@ def _job(overrides: list[str], failures: list[tuple[str, UserError]]) -> None:
     """One job. A user's mistake is kept for the end: the other jobs of a sweep go on and none prints a traceback."""
     try:
         config = compose.config_of(overrides)
-        execute(config, identity.unused(config, overrides), sources.of(overrides))
+        execute(config, identity.unused(config, overrides), compose.sources_of(overrides))
     except UserError as error:
         if not compose.in_process():
             raise  # another process or machine: the launcher has to know

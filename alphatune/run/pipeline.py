@@ -23,6 +23,7 @@ from alphatune.data.example import Dataset, Example
 from alphatune.errors import UserError
 from alphatune.learn import batches, methods, models, predict, seeding, train
 from alphatune.packed import disk
+from alphatune.progress import Progress
 from alphatune.run import identity
 from alphatune.run.identity import Plan, Spec
 from alphatune.run.sizes import sizes
@@ -187,7 +188,8 @@ class Run:
             model, tokenizer = self.final
             items = batches.training_items(self.validation_examples, tokenizer, self.config.task, batches.Counts())
             collate = partial(batches.collate, pad_token=int(tokenizer.pad_token_id))  # type: ignore[arg-type]
-            loss = train.validation_loss(model, items, self.config, collate)
+            with Progress("validate", show=self.config.runtime.progress):
+                loss = train.validation_loss(model, items, self.config, collate)
             (folder / "loss.json").write_text(json.dumps({"validation_loss": loss}, allow_nan=False))
 
         return self._stage("evaluate", self.plan.evaluated, make)
@@ -208,7 +210,9 @@ class Run:
         """scores.json: per subset and metric, the value and its signature."""
 
         def make(folder: Path) -> None:
-            scores = predict.score(self.decoded().path, self.test_examples, self.config)
+            predictions = self.decoded().path
+            with Progress("score", show=self.config.runtime.progress):
+                scores = predict.score(predictions, self.test_examples, self.config)
             (folder / "scores.json").write_text(json.dumps(scores, indent=1, allow_nan=False))
 
         return self._stage("score", self.plan.scored, make)

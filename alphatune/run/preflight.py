@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 from alphatune import metrics
 from alphatune.config import Config
 from alphatune.data.example import Example
@@ -14,6 +16,8 @@ from alphatune.metrics.outside import java
 from alphatune.metrics.outside.unavailable import Unavailable
 from alphatune.run import identity, record
 from alphatune.run.pipeline import Run
+from alphatune.run.preflight_model import SplitTexts
+from alphatune.run.preflight_model import problems as of_model
 from alphatune.store import unwritable
 
 _OTHER = {"test": "validation", "validation": "test"}
@@ -39,9 +43,6 @@ def check(run: Run) -> list[str]:
 
 def problems(run: Run) -> list[str]:
     """What keeps the run from its result: each a sentence that says what is wrong and what to do."""
-    from alphatune.run.preflight_model import SplitTexts
-    from alphatune.run.preflight_model import problems as of_model
-
     config = run.config
     found = [*_method(config), *_splits(run), *_subsets(run), *_metrics(config), *_examples(run), *_places(run)]
     found += _device(config)
@@ -94,8 +95,6 @@ def _metrics(config: Config) -> Iterator[str]:
 
 
 def _device(config: Config) -> Iterator[str]:
-    import torch
-
     if config.runtime.device == "cuda" and not torch.cuda.is_available():
         yield "runtime.device=cuda: torch sees no GPU here; use auto or cpu"
 
@@ -222,7 +221,6 @@ def _absent(config: Config) -> Iterator[str]:
 def _slow(config: Config) -> Iterator[str]:
     if config.trainer.precision != "bfloat16" or config.method.train == "nothing":
         return
-    import torch
 
     on_gpu = config.runtime.device != "cpu" and torch.cuda.is_available()
     if not on_gpu and not fast_bfloat16():
@@ -234,8 +232,6 @@ def _slow(config: Config) -> Iterator[str]:
 
 def fast_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 matrices in hardware: AVX512-BF16 or AMX on x86, BF16 on ARM."""
-    import torch
-
     if not hasattr(torch.cpu, "get_capabilities"):
         return True  # an older torch does not say: no warning
     able = torch.cpu.get_capabilities()

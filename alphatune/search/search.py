@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from alphatune.compose import compose, sources
+from alphatune.compose import compose
 from alphatune.config import Config
 from alphatune.errors import UserError
 from alphatune.learn import models
@@ -108,7 +108,7 @@ def run(sweep: Sweep, study: Study, sampler: str, total: int) -> list[str]:
         log.info("\n[%d/%d] %s", number + 1, total, " ".join(given[len(sweep.fixed) :]))
         try:
             config = compose.config_of(given)
-            content = record.read(execute(config, identity.unused(config, given), sources.of(given)))
+            content = record.read(execute(config, identity.unused(config, given), compose.sources_of(given)))
         except UserError as error:  # e.g. the loss became infinite: the other trials go on
             log.error("failed: %s", error)
             reason = " ".join(str(error).split())  # several problems are several lines

@@ -18,7 +18,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from alphatune.compose import sources
+from alphatune.compose import compose
 from alphatune.errors import UserError
 from alphatune.run import record
 from alphatune.run.identity import Spec
@@ -131,7 +131,7 @@ def _here(cell: Cell) -> str | None:
     from alphatune.run.execute import execute
 
     try:
-        execute(cell.config, origins=sources.of(cell.overrides))
+        execute(cell.config, origins=compose.sources_of(cell.overrides))
     except UserError as error:
         return str(error)
     return None

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from alphatune import ranges
+from alphatune.config import Decode
 from alphatune.errors import UserError
 from alphatune.settings import FORMATS, BCQConfig, is_group_size
 from alphatune.terminal import Parser, status_of
@@ -163,8 +164,6 @@ def _run(name: str, args: argparse.Namespace) -> int:
 
 
 def _check_generate(args: argparse.Namespace) -> None:
-    from alphatune.config import Decode
-
     for name in ("beam", "max_new_tokens", "length_penalty", "no_repeat_ngram", "batch_size"):
         setting, value = ranges.field(Decode, name), getattr(args, name)
         if not ranges.allows(setting, value):

@@ -8,19 +8,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytest
 import yaml
 
 from alphatune import groups
-from alphatune.compose import compose, sources
-from alphatune.compose.compose import config_of
+from alphatune.compose import hparams, sources
+from alphatune.compose.compose import config_of, sources_of
 from alphatune.run import record
 from alphatune.run.execute import main
 
 WEBNLG = ["task=webnlg", "model=gpt2-medium"]
 STOCK = yaml.safe_load((groups.folder() / "decode" / "stock.yaml").read_text())
-TABLE_10 = "hparams/webnlg-gpt2-medium-lora (paper, Table 10)"
+TABLE_10 = "hparams/webnlg: gpt2-medium, lora (paper, Table 10)"
 
 
 def test_a_typed_decode_group_is_exactly_its_file() -> None:
@@ -56,7 +55,7 @@ def test_a_typed_method_keeps_its_own_lora_and_leaves_the_learning_rate_to_the_c
     assert (config.method.lora.r, config.method.lora.dropout) == (16, 0.1)
     assert config.hparams.learning_rate == 5e-4  # not the 2e-4 of the method's file
     assert config_of([*WEBNLG, "method=lora", "method.lora.r=2", "data.offline=true"]).method.lora.r == 2
-    found = sources.of([*WEBNLG, "method=lora", "data.offline=true"])
+    found = sources_of([*WEBNLG, "method=lora", "data.offline=true"])
     assert found["method.lora.r"] == "typed group method=lora" and found["method.lora.dropout"] == TABLE_10
 
 
@@ -67,34 +66,24 @@ def test_a_preset_wins_over_typed_groups_and_over_the_cell() -> None:
 
 
 def test_the_sources_of_a_run() -> None:
-    found = sources.of([*WEBNLG, "method=lora", "decode=stock", "decode.beam=3", "+data.train_limit=8", "seed=1"])
+    found = sources_of([*WEBNLG, "method=lora", "decode=stock", "decode.beam=3", "+data.train_limit=8", "seed=1"])
     assert found["decode.beam"] == found["data.train_limit"] == "typed"
     assert found["decode.length_penalty"] == "typed group decode=stock"
     assert found["hparams.learning_rate"] == found["method.lora.r"] == TABLE_10
     assert found["task.metrics"] == found["task.counts"] == "typed group task=webnlg"
     assert found["trainer.evals"] == found["hparams.optimizer"] == found["quant.q"] == "default"
-    assert {key.rpartition(".")[0] for key in found} == set(sources.GROUPS)
-    found = sources.of(["task=webnlg", "method=lora", "experiment=smoke", "method.lora={r: 2}"])
+    assert {key.rpartition(".")[0] for key in found} == set(sources.RECORDED)
+    found = sources_of(["task=webnlg", "method=lora", "experiment=smoke", "method.lora={r: 2}"])
     assert found["hparams.epochs"] == found["decode.beam"] == "experiment=smoke"
     assert found["hparams.learning_rate"] == "typed group method=lora"
     assert found["method.lora.r"] == "typed"
-    assert sources.of(["hparams=toy-tiny-lora"])["hparams.epochs"].startswith("hparams/toy-tiny-lora (chosen here")
-    # a file that builds on another one
-    assert sources.of([*WEBNLG, "method=ptq_w_plus_lora"])["decode.length_penalty"] == (
-        "hparams/webnlg-gpt2-medium-ptq_w_plus_lora (paper, Table 10)"
+    # a row that other methods share, and one below the task's second name
+    assert sources_of([*WEBNLG, "method=ptq_w_plus_lora"])["decode.length_penalty"] == (
+        "hparams/webnlg: gpt2-medium, ptq_w_plus_lora (paper, Table 10)"
     )
-
-
-@pytest.mark.parametrize("overrides", [
-    [], [*WEBNLG, "method=lora"], ["task=glue/cola", "model=bert-base-cased"], ["task=webnlg", "experiment=smoke"],
-    ["hparams=toy-tiny-lora"], ["~hparams", "decode=stock"],
-], ids=str)  # fmt: skip
-def test_the_choices_are_those_of_hydra(overrides: list[str]) -> None:
-    compose.register()
-    with hydra.initialize_config_dir(str(groups.folder()), version_base="1.3", job_name="test"):
-        said = hydra.compose("config", overrides=overrides, return_hydra_config=True).hydra.runtime.choices
-    said = {group: name for group, name in said.items() if group in groups.names() and name in groups.choices(group)}
-    assert compose.chosen(overrides) == said
+    assert sources_of(["task=glue/rte", "model=bert-base-cased"])["quant.group_size"] == (
+        "hparams/glue: rte, bert-base-cased, alphatuning (paper, Table 16)"
+    )
 
 
 CELLS: list[list[str]] = [
@@ -107,17 +96,20 @@ CELLS: list[list[str]] = [
 def test_every_value_is_the_one_that_its_source_says(overrides: list[str]) -> None:
     """Read back from the file that is named, and from the schema and the groups' files for the defaults."""
     config = config_of(overrides)
-    for key, source in sources.of(overrides).items():
+    for key, source in sources_of(overrides).items():
         value: Any = config
         for part in key.split("."):
             value = getattr(value, part)
-        if source.startswith("typed group "):
-            group, _, name = source.removeprefix("typed group ").partition("=")
-        elif source.startswith(("hparams/", "experiment=")):
-            group, _, name = source.split(" (")[0].replace("=", "/").partition("/")
+        if source.startswith("hparams/"):
+            file, names = source.removeprefix("hparams/").split(" (")[0].split(": ")
+            row = hparams.row(file, *names.split(", "))
+            assert row is not None
+            said = row.values | {hparams.PROVENANCE: row.source} | row.by_q.get(config.quant.q, {})
+            assert key in said
+        elif source != "typed" and source != "default":
+            said = groups.sets(*source.removeprefix("typed group ").split("="))
         else:
             continue
-        said = dict(groups.leaves(groups.content(group, name)))
         if key in said and "${" not in str(said[key]):
             assert said[key] == value, (key, source)
 
@@ -134,7 +126,7 @@ def test_sources_are_in_the_record_and_not_in_its_name(
     assert main([*given, "quant.q=3"]) == 0  # the same run, told otherwise: no second record
     (path,) = tmp_path.rglob("*.json")
     made = record.read(path)
-    assert made["sources"] == sources.of([*given, "hparams.epochs=1"])
+    assert made["sources"] == sources_of([*given, "hparams.epochs=1"])
     assert made["sources"]["hparams.epochs"] == "typed" and made["config"]["hparams"]["epochs"] == 1
     assert "sources" not in json.dumps(made["config"])
 
@@ -155,7 +147,7 @@ def test_shown_is_what_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def told(overrides: list[str]) -> list[str]:
-    return sources.announcements(config_of(overrides), sources.of(overrides))
+    return sources.announcements(config_of(overrides), sources_of(overrides))
 
 
 def test_hyper_parameters_that_nobody_chose_are_announced() -> None:

@@ -166,7 +166,7 @@ def test_golden_losses(method: str, quick: list[str], tmp_path: Path) -> None:
 def _command(store: Path, method: str) -> list[str]:
     from conftest import QUICK
 
-    return [sys.executable, "-c", "import sys; from alphatune.run import main; sys.exit(main())", *QUICK,
+    return [sys.executable, "-c", "import sys; from alphatune.run.execute import main; sys.exit(main())", *QUICK,
             f"method={method}", "hparams.epochs=6", "trainer.saves=5", f"runtime.artifacts={store}",
             f"runtime.records={store / 'records'}"]  # fmt: skip
 

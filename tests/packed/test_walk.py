@@ -339,7 +339,7 @@ def test_lora_trains_on_packed_layers_and_leaves_codes_alone(kind, targets):
 MEASURE = """
 import torch
 from alphatune.settings import BCQConfig
-from alphatune.quantize import quantize_layer
+from alphatune.packed.walk import quantize_layer
 
 def status(key):
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(key))

@@ -143,7 +143,7 @@ def test_wandb_holds_the_run_and_push_makes_the_same_run(
     (tmp_path / "pushed").mkdir()
     monkeypatch.chdir(tmp_path / "pushed")
     told = ["--mode", "offline", "--project", "shelf", "--group", "table2/row"]
-    assert track.main(["--push", str(tmp_path / "records"), *told]) == 1
+    assert push.main([str(tmp_path / "records"), *told]) == 1
     pushed = wandb_run(tmp_path / "pushed")
     assert pushed == {**followed, "history": [(s, pytest.approx(v)) for s, v in followed["history"]]}
     said = capsys.readouterr()
@@ -343,7 +343,7 @@ def test_push_that_fails_says_how_far_it_came(
     records: Path, fake: type[Fake], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(fake, "fails_at", "finish")
-    assert track.main(["--push", str(records)]) == 2
+    assert push.main([str(records)]) == 2
     assert capsys.readouterr().err == (
         f"error: {records / 'a.json'}: W&B failed (ConnectionError: the service is down at finish); "
         "0 of 2 records were pushed before, and the same command pushes all\n"
@@ -352,5 +352,5 @@ def test_push_that_fails_says_how_far_it_came(
 
 @pytest.mark.parametrize(("folder", "message"), [("nowhere", "no such file or folder"), ("", "no records there")])
 def test_push_needs_records(folder: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert track.main(["--push", str(tmp_path / folder)]) == 2
+    assert push.main([str(tmp_path / folder)]) == 2
     assert capsys.readouterr().err == f"error: {tmp_path / folder}: {message}\n"

@@ -21,6 +21,7 @@ from filelock import FileLock
 from alphatune.data.remote.catalogue import Hub, Release, Remote
 from alphatune.data.source import Source, safe_name
 from alphatune.errors import UserError
+from alphatune.progress import Progress
 
 MAX_BYTES = 64 * 2**20  # no file of the catalogue is larger than 25 MB
 ATTEMPTS = 3
@@ -96,8 +97,6 @@ def _fetch_file(remote: Remote, target: Path, schemes: tuple[str, ...], progress
 def _download(url: str, path: Path, progress: bool) -> tuple[str, bool]:
     """Writes the answer to `path`. Returns what went wrong ("" for nothing), and whether trying again is pointless."""
     import requests
-
-    from alphatune.progress import Progress
 
     try:
         with requests.get(url, stream=True, timeout=TIMEOUT, allow_redirects=False) as answer:
