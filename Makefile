@@ -10,7 +10,7 @@ OUT ?= outputs/demo
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test test-slow test-gpu lint data setup stages lock clean claims report
+.PHONY: help demo test test-slow test-gpu lint data setup stages lock clean claims report docs
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -66,6 +66,11 @@ claims: $(READY) ## decide the paper's claims by the records: results/tables/cla
 
 report: $(READY) ## render all tables, figures and claims from the records: results/tables/index.html
 	$(BIN)/alphatune report
+
+docs: $(READY) ## the pages of docs/ and of every public name as a site: outputs/site/index.html
+	@$(BIN)/python -c "import material, mkdocstrings_handlers.python" 2>/dev/null \
+	|| $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 stages: $(READY) ## after a change of code that decides results: see alphatune/versions.py
 	$(BIN)/python tests/goldens/stages.py

@@ -16,8 +16,8 @@ class Metric:
     """One metric on texts.
 
     `compute` gives one value per group; what is slow per input is done once for all groups. `signature` names the
-    recipe, the tool and its version. Both may raise `alphatune.metrics.unavailable.Unavailable`, and neither imports
-    its tool before it is called.
+    recipe, the tool and its version. Both may raise `alphatune.metrics.outside.unavailable.Unavailable`, and neither
+    imports its tool before it is called.
     """
 
     name: str

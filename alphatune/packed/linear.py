@@ -23,7 +23,7 @@ class PackedLinear(nn.Module):
     Replaces `nn.Linear` and GPT-2's `Conv1D` alike: both map [..., in] to [..., out].
 
     Buffers: `qweight` int32 [ceil(in/32), q, out]; `alpha` float32 [G, q, R]; `offset` float32 [G, R] or None. Nothing
-    in it trains: an adapter (`alphatune.tuner`) holds trained scales and computes with them through `product`.
+    in it trains: an adapter (`alphatune.hf.scales`) holds trained scales and computes with them through `product`.
 
     "Which" scales train: "first" (alpha_1), "all" (every alpha), or "gain", one factor per group that multiplies
     everything, offset included (for uniform codes that is the step size s of PEQA).

@@ -8,7 +8,7 @@ Not in the paper. With H = X^T X / T, that error is e H e^T for each row e of W 
   grid; here the grid is the 2^q sums of the row's scales.
 
 The two alternate; the best of all rounds is kept for each row. Pure tensor functions; H is collected in
-`calibration.py`.
+`alphatune/packed/calibration.py`.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ def _line(result: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line. Returns 0, 2 after a user's mistake, 1 if a job of a sweep failed."""
+    """The command line. Returns 0; 2 after a user's mistake, also in one job of a sweep; 130 when interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     log_to_terminal()
     failures: list[tuple[str, UserError]] = []
