@@ -114,7 +114,10 @@ def _stop_after(saves: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resume.Sealing, "on_save", dies)
 
 
-@pytest.mark.parametrize("damage", ["none", "half", "missing", "flipped", "foreign"])
+_RARE = [pytest.param(damage, marks=pytest.mark.slow) for damage in ("missing", "foreign")]
+
+
+@pytest.mark.parametrize("damage", ["none", "half", "flipped", *_RARE])
 def test_a_resumed_training_equals_an_unbroken_one(
     damage: str, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -147,7 +147,10 @@ def test_same_seed_same_bytes_other_seed_other_weights(quick: list[str], tmp_pat
     assert trained(0, "a") != trained(1, "a")
 
 
-@pytest.mark.parametrize("method", METHODS)
+QUICKLY = {"lora", "alphatuning", "bcq_lora", "ptq_w_plus_lora"}  # the others are the same code, and slow tests
+
+
+@pytest.mark.parametrize("method", [pytest.param(m, marks=[] if m in QUICKLY else [pytest.mark.slow]) for m in METHODS])
 def test_what_the_store_holds_changes_no_byte(method: str, quick: list[str], tmp_path: Path) -> None:
     """Everything made in one process, backbone included, against backbone and codes found, after other work."""
     overrides = [*quick, f"method={method}", "seed=1", "quant.q=2", "hparams.dropout=0.1"]

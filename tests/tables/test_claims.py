@@ -71,6 +71,7 @@ def test_tests_speak_of_rows_and_columns_that_exist() -> None:
                     assert values.measured(column) != (test.kind == "ratio"), (claim.number, name, test.metric)
 
 
+@pytest.mark.slow  # composes every row of every table
 def test_the_papers_printed_means_are_put_to_the_same_test(tmp_path: Path) -> None:
     """Read off the paper's tables by hand: Table 2 (M, L, All) and Table 13 (L, Unseen, q = 4)."""
     some = [claim for claim in verdicts.load() if claim.number in (2, 5)]
@@ -99,6 +100,7 @@ def test_margins_in_percent_are_of_the_larger_mean(tmp_path: Path) -> None:
     assert places[2:] == ["claims_tiny"] and counts == ["-", "-", "1 not reproduced"]
 
 
+@pytest.mark.slow
 def test_size_claims_are_decided_without_any_run(tmp_path: Path) -> None:
     some = [claim for claim in verdicts.load() if claim.number in (1, 20)]
     judged = {claim.number: found for claim, found in verdicts.judge(some, [f"runtime.records={tmp_path}"])}
