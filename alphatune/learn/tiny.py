@@ -24,7 +24,7 @@ from alphatune.config import Tiny
 from alphatune.data import toy
 from alphatune.learn import embedded
 from alphatune.progress import Progress
-from alphatune.terminal import log_to_terminal
+from alphatune.terminal import Parser, log_to_terminal, status_of
 
 END = "<|endoftext|>"  # id 0: begins, separates and ends, as in GPT-2
 _TOKENIZER_DOCUMENTS = 8000
@@ -151,6 +151,18 @@ def embed(folder: Path) -> None:
     embedded.seal(folder)
 
 
-if __name__ == "__main__":
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns its exit status."""
+    parser = Parser("python -m alphatune.learn.tiny", "Make the embedded weights again, as the package carries them.")
+    parser.add_argument("folder", type=Path, help="where to write them")
     log_to_terminal()
-    embed(Path(sys.argv[1]))
+
+    def make() -> int:
+        embed(parser.parse_args(arguments).folder)
+        return 0
+
+    return status_of(make)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
