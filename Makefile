@@ -38,7 +38,7 @@ demo: $(READY) ## every method on the toy task, 3 seeds: table, records and plot
 	$(BIN)/alphatune table demo --jobs $(JOBS) --out $(OUT) --set runtime.records=$(OUT)/records
 
 test: $(READY) lint ## linters, types and the default tests
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-slow: $(READY) ## the tests that take longer
 	$(BIN)/python -m pytest -m "slow and not gpu"
