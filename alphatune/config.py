@@ -40,6 +40,7 @@ class Data:
     offline: bool = False  # never try the network
     train_limit: int | None = between(1, 10**9, None)  # first n training examples after a seeded shuffle; None: all
     eval_limit: int | None = between(1, 10**9, None)  # first n evaluation examples; None: all
+    validation_limit: int | None = between(1, 10**9, None)  # first n examples of the curve; None: eval_limit
     allow_count_mismatch: bool = False  # accept files whose example counts differ from `task.counts`
 
 

@@ -39,7 +39,7 @@ def plan(config: Config, backbone: Spec, files: dict[str, str]) -> Plan:
     """The plan of a run, given what decides its backbone's weights and the hashes of its data files."""
     method = config.method
     data = {"task": _task_spec(config), "files": files, "version": VERSIONS["data"]}
-    training_data = {**data, "train_limit": config.data.train_limit, "eval_limit": config.data.eval_limit}
+    training_data = {**data, "train_limit": config.data.train_limit, "eval_limit": validation_limit(config)}
     base: Spec = {"backbone": backbone} | ({"head_seed": config.seed} if config.task.kind == "classification" else {})
     quantized = _quant_spec(config, base, data) if method.quantize == "before" else None
     start = quantized or base
@@ -73,6 +73,11 @@ def plan(config: Config, backbone: Spec, files: dict[str, str]) -> Plan:
     return Plan(
         base, quantized, adapted, requantized, evaluated, decoded, scored, f"{short_name(config)}-{digest(whole)[:10]}"
     )
+
+
+def validation_limit(config: Config) -> int | None:
+    """How many validation examples the loss is taken over; None: all."""
+    return config.data.validation_limit or config.data.eval_limit
 
 
 def short_name(config: Config) -> str:

@@ -176,8 +176,8 @@ class Run:
 
     @cached_property
     def validation_examples(self) -> list[Example]:
-        """The validation split, limited as the test split is."""
-        return _limited(self.dataset.validation, self.config.data.eval_limit)
+        """The validation split; its limit takes the first n of a fixed shuffle, as that of the test split does."""
+        return _limited(self.dataset.validation, identity.validation_limit(self.config))
 
     # ---- stages that measure -------------------------------------------------------------------------------------
 

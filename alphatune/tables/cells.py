@@ -115,7 +115,8 @@ class Planner:
 
     def _tried(self, row: Row) -> list[Cell]:
         seed = self.table.seeds[0]
-        cells = [self._cell(row, (), [f"hparams.learning_rate={v}", *SEARCH], seed) for v in row.search]
+        more = [*self.table.search_with, *SEARCH]
+        cells = [self._cell(row, (), [f"hparams.learning_rate={v}", *more], seed) for v in row.search]
         for i, (cell, rate) in enumerate(zip(cells, row.search, strict=True)):
             name, obstacle = cell.config.task.name, cell.obstacle
             if name in self._unvalidated:

@@ -47,7 +47,8 @@ class Row:
     """One row: the overrides that make its runs, and the published values of its cells.
 
     The id is <model>/<the rest>; claims name the rest. `search` are learning rates of which the one with the lowest
-    validation loss at the first seed is used; `search_as` names the row whose choice this one takes.
+    validation loss at the first seed is used; `search_as` names the row whose choice this one takes. The table's
+    `search_with` are overrides of these trials only, e.g. fewer texts.
     """
 
     id: str
@@ -85,6 +86,7 @@ class Experiment:
     columns: list[Column]
     rows: list[Row] = field(default_factory=list)
     base: list[str] = field(default_factory=list)
+    search_with: list[str] = field(default_factory=list)  # overrides for the runs of learning rate searches only
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4])
     source: str = ""  # where the paper's values stand, e.g. "AlphaTuning, Table 2"; empty: nothing published
     interval: str = ""  # what the paper's ± means

@@ -84,6 +84,13 @@ def test_identity_follows_use(quick: list[str]) -> None:
     assert len({run_id(), *(run_id(change) for change in changes)}) == len(changes) + 1
 
 
+def test_the_curve_may_look_at_less_than_the_scores(quick: list[str]) -> None:
+    run = _run(config_of([*quick, "data.eval_limit=8", "data.validation_limit=3"]))
+    assert (len(run.test_examples), len(run.validation_examples)) == (8, 3)
+    alike = [*quick, "data.eval_limit=8", "data.validation_limit=8"]  # the same examples: the same run
+    assert _run(config_of(alike)).plan.run_id == _run(config_of([*quick, "data.eval_limit=8"])).plan.run_id
+
+
 def test_settings_without_effect_are_named() -> None:
     config = config_of(["method=full_ft"])
     assert identity.unused(config, ["quant.q=2", "seed=1"]) == [

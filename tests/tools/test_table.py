@@ -319,3 +319,12 @@ def test_a_file_that_is_no_record_is_named(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(UserError, match=r"x\.json: not a (readable record|record of schema)"):
         record.read(path)
+
+
+def test_a_search_may_look_at_less_than_the_rows_do(quick: list[str], folder: Path) -> None:
+    (folder / "whole.yaml").write_text(SEARCHED)
+    (folder / "less.yaml").write_text(SEARCHED + "search_with: [data.validation_limit=2]\n")
+    whole, less = (Planner(experiment.load(name), quick, run=False).cells([0]) for name in ("whole", "less"))
+    assert [c.config.data.validation_limit for c in whole.search + less.search] == [None, None, 2, 2]
+    for a, b in zip(whole.search, less.search, strict=True):
+        assert a.outline.run_id != b.outline.run_id and a.config.hparams == b.config.hparams
