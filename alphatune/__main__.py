@@ -39,7 +39,7 @@ EXTRAS = {  # extra of this package -> the modules that it brings
         "hydra", "omegaconf", "datasets", "pyarrow", "sacrebleu", "rouge_score", "nltk", "pyter", "pycocoevalcap",
         "sklearn", "scipy", "matplotlib", "filelock", "jinja2", "requests", "yaml",
     },
-    "search": {"optuna"}, "wandb": {"wandb"}, "tensorboard": {"tensorboard"},
+    "search": {"optuna"}, "qlora": {"bitsandbytes"}, "wandb": {"wandb"}, "tensorboard": {"tensorboard"},
 }  # fmt: skip
 EXAMPLES = """\
 examples:

@@ -76,6 +76,8 @@ class Lora:
     alpha: float = between(0.0, 4096.0, 32.0)
     dropout: float = between(0.0, 0.9, 0.0)
     targets: str = one_of("query_value", "linear")
+    # B A before training: zero (Hu et al. 2022), or the best of its rank for what quantising took (LoftQ's start)
+    start: str = one_of("zero", "residual")
 
 
 @dataclass
@@ -84,10 +86,16 @@ class Method:
 
     name: str = "alphatuning"
     label: str = ""  # the name printed in tables
-    quantize: str = one_of("never", "before", "adapted", "frozen", "merged")
+    # when our codes are found; nf4: bitsandbytes' codes instead, made whenever the model is loaded
+    quantize: str = one_of("never", "nf4", "before", "adapted", "frozen", "merged")
     train: str = one_of("nothing", "weights", "lora", "scales")
     trainable: str = one_of("first", "all", "gain")  # which scales, when scales train
     lora: Lora = field(default_factory=Lora)
+
+    @property
+    def codes(self) -> bool:
+        """Whether our own codes are found at some point, so that the group `quant` says something."""
+        return self.quantize not in ("never", "nf4")
 
 
 @dataclass

@@ -166,6 +166,27 @@ class UniformConfig(_Settings):
         return True
 
 
+@dataclass(frozen=True)
+class NF4Codes:
+    """QLoRA's codes (Dettmers et al. 2023) as bitsandbytes makes them: 4 bits a weight, no choice of our own.
+
+    A block of `block` weights shares its largest magnitude, stored in 8 bits; `nested` of those share a float32.
+    """
+
+    block: int = 64
+    nested: int = 256
+
+    def blocks(self, weights: int) -> int:
+        """How many blocks a matrix of so many weights has."""
+        return -(-weights // self.block)
+
+    def bytes(self, weights: int) -> int:
+        """Bytes of the codes and magnitudes of a matrix; its 4 KB of tables are not counted."""
+        blocks = self.blocks(weights)
+        return -(-weights // 2) + blocks + 4 * -(-blocks // self.nested)
+
+
+NF4 = NF4Codes()
 Quantization = BCQConfig | UniformConfig
 FORMATS: dict[str, type[Quantization]] = {"bcq": BCQConfig, "uniform": UniformConfig}
 

@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from alphatune.config import Config, Lora
 from alphatune.errors import UserError
 from alphatune.hf.scales import AlphaTuningConfig
+from alphatune.packed import nf4
 from alphatune.packed.linear import packed_layers
 from alphatune.packed.walk import linear_layers
 
@@ -46,10 +47,11 @@ def prepare(model: nn.Module, config: Config) -> nn.Module:
 def merge(model: nn.Module) -> nn.Module:
     """The plain model after adaptation: LoRA merged into dense weights, trained scales written into the layers.
 
-    LoRA on packed layers stays beside them: merging would need new codes.
+    LoRA on codes stays beside them: merging would need new codes.
     """
     unload: Any = getattr(model, "merge_and_unload", None)
-    if unload is None or (packed_layers(model) and not _has_scales(model)):
+    coded = packed_layers(model) or nf4.layers(model)
+    if unload is None or (coded and not _has_scales(model)):
         return model
     merged: nn.Module = unload()
     return merged
@@ -101,7 +103,7 @@ def is_head(name: str) -> bool:
 
 def lora_targets(model: nn.Module, which: str) -> list[str]:
     """Names of the layers that get a low-rank adapter: query and value (GPT-2: fused c_attn), or all linear ones."""
-    names = list(packed_layers(model)) or list(linear_layers(model))
+    names = list(packed_layers(model)) or list(nf4.layers(model)) or list(linear_layers(model))
     if which == "linear":
         return names
     chosen = [n for n in names if n.rsplit(".", 1)[-1] in _QUERY_VALUE]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alphatune.config import Config
-from alphatune.settings import CALIBRATED
+from alphatune.settings import CALIBRATED, NF4
 from alphatune.store import digest
 from alphatune.versions import VERSIONS
 
@@ -41,6 +41,8 @@ def plan(config: Config, backbone: Spec, files: dict[str, str]) -> Plan:
     data = {"task": _task_spec(config), "files": files, "version": VERSIONS["data"]}
     training_data = {**data, "train_limit": config.data.train_limit, "eval_limit": validation_limit(config)}
     base: Spec = {"backbone": backbone} | ({"head_seed": config.seed} if config.task.kind == "classification" else {})
+    if method.quantize == "nf4":
+        base["nf4"] = dataclasses.asdict(NF4)
     quantized = _quant_spec(config, base, data) if method.quantize == "before" else None
     start = quantized or base
     adapted: Spec | None = None
@@ -83,7 +85,7 @@ def validation_limit(config: Config) -> int | None:
 def short_name(config: Config) -> str:
     """The readable part of a run's name: task/model/method/q3-g64-seed0."""
     quant = ""
-    if config.method.quantize != "never":
+    if config.method.codes:
         quant = f"q{config.quant.q}-" + (f"g{config.quant.group_size}-" if config.quant.group_size else "")
     task = config.task.name.replace("/", "-")
     return f"{task}/{config.model.name}/{config.method.name}/{quant}seed{config.seed}"
@@ -94,8 +96,9 @@ def unused(config: Config, overrides: list[str]) -> list[str]:
     method, warnings = config.method, []
     for override in overrides:
         key = override.lstrip("+~").split("=")[0]
-        if key.startswith("quant") and method.quantize == "never":
-            warnings.append(f"{override}: method={method.name} does not quantise; the setting has no effect")
+        if key.startswith("quant") and not method.codes:
+            does = "has codes of its own" if method.quantize == "nf4" else "does not quantise"
+            warnings.append(f"{override}: method={method.name} {does}; the setting has no effect")
         elif key in ("quant.calibration", "quant.damping", "quant.rounds") and not calibrated(config):
             solver = f"quant.solver={config.quant.solver}" if config.quant.format == "bcq" else "quant.format=uniform"
             warnings.append(f"{override}: {solver} does not calibrate; the setting has no effect")
@@ -142,6 +145,8 @@ def _method_spec(config: Config) -> Spec:
     spec: Spec = {"train": method.train}
     if method.train == "lora":
         spec["lora"] = dataclasses.asdict(method.lora)
+        if method.lora.start == "zero":  # as it was when there was no other
+            del spec["lora"]["start"]
         if config.task.kind == "classification":
             spec["start"] = 2  # the adapters' first values once depended on the head, drawn just before
     if method.train == "scales":

@@ -21,8 +21,8 @@ from torch import nn
 from alphatune.config import Config
 from alphatune.data.example import Dataset, Example
 from alphatune.errors import UserError
-from alphatune.learn import batches, methods, models, predict, seeding, train
-from alphatune.packed import disk
+from alphatune.learn import batches, methods, models, predict, residual, seeding, train
+from alphatune.packed import disk, nf4
 from alphatune.progress import Progress
 from alphatune.run import identity
 from alphatune.run.identity import Plan, Spec
@@ -230,13 +230,18 @@ class Run:
         model, tokenizer = self._load()
         if self.plan.quantized is not None:
             self._install(model, self.quantized(self.plan.quantized, self._load))
+        elif self.config.method.quantize == "nf4":
+            nf4.install(model)
         return model, tokenizer
 
     def start(self) -> tuple[nn.Module, Any]:
         """The base on the device, with what the method trains in it."""
         model, tokenizer = self.base()
         seeding.seed(self.config.seed)  # what the method draws depends on the seed, not on what was drawn before
-        return methods.prepare(model, self.config).to(self.device), tokenizer
+        model = methods.prepare(model, self.config)
+        if self.config.method.lora.start == "residual" and self.config.method.train == "lora":
+            residual.start(model, self._load()[0])
+        return model.to(self.device), tokenizer
 
     def _adapted_model(self) -> tuple[nn.Module, Any]:
         """The model after adaptation, LoRA merged where the weights are dense."""

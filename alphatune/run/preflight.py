@@ -14,6 +14,7 @@ from alphatune.data.example import Example
 from alphatune.errors import UserError
 from alphatune.metrics.outside import java
 from alphatune.metrics.outside.unavailable import Unavailable
+from alphatune.packed import nf4
 from alphatune.run import identity, record
 from alphatune.run.pipeline import Run
 from alphatune.run.preflight_model import SplitTexts
@@ -65,6 +66,15 @@ def _method(config: Config) -> Iterator[str]:
             f"method={method.name} trains scales, but with method.quantize={method.quantize} nothing is quantised when "
             "it trains: use method.quantize=before"
         )
+    if method.quantize == "nf4" and method.train == "weights":
+        yield "method.quantize=nf4 freezes the weights: use method.train=lora, or method.quantize=never"
+    if method.quantize == "nf4" and not nf4.installed():
+        yield f"method={method.name}: needs bitsandbytes: pip install 'alphatune[qlora]'"
+    if method.train == "lora" and method.lora.start == "residual" and method.quantize not in ("before", "nf4"):
+        yield (
+            f"method.lora.start=residual is what quantising took from the weights, but with method.quantize="
+            f"{method.quantize} nothing is quantised when LoRA starts: use method=bcq_lora or method=qlora"
+        )
     if method.quantize in ("frozen", "merged") and method.train != "lora":
         yield (
             f"method.quantize={method.quantize} is of W beside or with LoRA, but method.train={method.train}: use "
@@ -104,7 +114,7 @@ def _device(config: Config) -> Iterator[str]:
 
 def _splits(run: Run) -> Iterator[str]:
     config, task = run.config, run.config.task
-    calibrates = config.method.quantize != "never" and identity.calibrated(config)
+    calibrates = config.method.codes and identity.calibrated(config)
     trains = config.method.train != "nothing"
     if trains and not run.train_examples:
         yield f"{_none(run, 'train', 'train_limit')}, but method={config.method.name} trains: {_add('train')}"

@@ -124,7 +124,7 @@ def _layers(network: nn.Module, config: Config) -> list[str]:
     layers = walk.linear_layers(network)
     if method.quantize != "never" and not layers:
         found.append(f"{_name(config)}: has no linear layers inside repeated blocks: nothing to quantise")
-    if method.quantize != "never":
+    if method.codes:
         width = walk.model_width(network)
         shapes = {tuple(walk.weight_of(layer).shape) for layer in layers.values()}
         for rows, columns in sorted(shapes, key=lambda shape: (shape[1], shape[0])):

@@ -14,6 +14,7 @@ from alphatune.config import Config
 from alphatune.learn.methods import HEADS, lora_targets
 from alphatune.packed.walk import linear_layers, model_width, weight_of
 from alphatune.quant.grouping import Grouping
+from alphatune.settings import NF4
 
 FLOAT = 4  # bytes
 
@@ -51,7 +52,11 @@ def sizes(model: nn.Module, config: Config) -> Sizes:
         "lora": lora + head,
         "scales": (groups * quant.q if method.trainable == "all" else groups) + head,
     }[method.train]
-    if method.quantize == "never":
+    if method.quantize == "nf4":
+        groups = sum(NF4.blocks(weight_of(layer).numel()) for layer in layers.values())
+        codes = sum(NF4.bytes(weight_of(layer).numel()) for layer in layers.values())
+        total, checkpoint = FLOAT * (parameters - weights + lora) + codes, FLOAT * int(trainable or 0)
+    elif method.quantize == "never":
         total, checkpoint = dense_bytes + FLOAT * lora, FLOAT * int(trainable or 0)
     elif method.quantize == "before":
         total, checkpoint = packed_bytes + FLOAT * lora, FLOAT * int(trainable or 0)

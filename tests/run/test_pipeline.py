@@ -36,7 +36,7 @@ def test_every_method_runs_to_a_record(method: str, quick: list[str]) -> None:
     assert set(made["scores"]) == {"all", "seen", "unseen"}
     assert made["validation_loss"] > 0
     assert made["sizes"]["total_bytes"] > 0
-    assert (len(made["quantization"]) == 8) == (method not in ("full_ft", "lora"))  # 2 layers x 4 matrices
+    assert (len(made["quantization"]) == 8) == config_of([f"method={method}"]).method.codes  # 2 layers x 4 matrices
     assert bool(made["curves"]["validation"]) == (method != "ptq")
     assert path.parent.name == method
     assert [len(digest) for digest in made["model"]["weights_sha256"].values()] == [64]
@@ -69,6 +69,23 @@ def test_one_ptq_serves_all_seeds_and_the_frozen_part_of_lora(quick: list[str]) 
     frozen = _run(config_of([*quick, "method=ptq_w_plus_lora"])).plan
     assert plans[0].quantized == plans[1].quantized == frozen.requantized
     assert plans[0].adapted != plans[1].adapted
+
+
+@pytest.mark.parametrize("method", ["bcq_lora", "qlora"])
+def test_lora_of_full_rank_may_start_as_all_that_quantising_took(method: str, quick: list[str]) -> None:
+    call = [
+        *quick,
+        f"method={method}",
+        "quant.q=2",
+        "method.lora.targets=linear",
+        "method.lora.r=32",
+        "trainer.evals=1",
+    ]
+    short = [*call, "hparams.learning_rate=0", "task.metrics=[]"]  # nothing moves: the loss is that of the start
+    zero, residual = (config_of([*short, f"method.lora.start={start}"]) for start in ("zero", "residual"))
+    dense = config_of([*quick, "method=lora", "hparams.learning_rate=0", "task.metrics=[]", "trainer.evals=1"])
+    losses = [record.read(execute(config))["validation_loss"] for config in (zero, residual, dense)]
+    assert losses[1] == pytest.approx(losses[2], abs=1e-5) and abs(losses[0] - losses[2]) > 1e-4
 
 
 def test_identity_follows_use(quick: list[str]) -> None:

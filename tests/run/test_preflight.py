@@ -23,6 +23,7 @@ from alphatune.compose.compose import config_of
 from alphatune.data.example import Dataset, Example
 from alphatune.errors import UserError
 from alphatune.learn import train
+from alphatune.packed import nf4
 from alphatune.pages import plots
 from alphatune.run import execute, preflight, preflight_model, record, track
 from alphatune.search import search, sweep
@@ -436,6 +437,13 @@ def test_layers_that_settings_do_not_fit(refused: Any, gpt2: Path) -> None:
     ]
     assert refused("method=ptq_merged_lora", "method.train=weights")[0].startswith("method.quantize=merged is of W ")
     assert refused("method=ptq_full_ft", "method.train=nothing")[0].startswith("method.quantize=adapted, but ")
+
+
+def test_nf4_and_what_starts_from_it(refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert refused("method=full_ft", "method.quantize=nf4")[0].startswith("method.quantize=nf4 freezes the weights")
+    assert refused("method=lora", "method.lora.start=residual")[0].endswith("use method=bcq_lora or method=qlora")
+    monkeypatch.setattr(nf4, "installed", lambda: False)
+    assert refused("method=qlora") == ["method=qlora: needs bitsandbytes: pip install 'alphatune[qlora]'"]
 
 
 def test_lora_without_targets(refused: Any, gpt2: Path, monkeypatch: pytest.MonkeyPatch) -> None:

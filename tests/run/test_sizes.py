@@ -258,3 +258,14 @@ def test_ptq_trains_and_stores_nothing_per_task():
 def test_arithmetic_needs_no_weights():
     assert all(p.is_meta for p in backbone("webnlg", "gpt2-medium").parameters())
     assert isinstance(backbone("webnlg", "gpt2-medium"), nn.Module)
+
+
+def test_nf4_takes_half_a_byte_a_weight_one_a_block_and_four_for_256_blocks():
+    found = sizes_of("webnlg", "gpt2-medium", "qlora")
+    shapes = [(1024, 3072), (1024, 1024), (1024, 4096), (4096, 1024)]
+    blocks = sum(a * b // 64 for a, b in shapes) * 24
+    assert found.groups == blocks
+    lora = 24 * 4 * sum(a + b for a, b in shapes)
+    assert found.trainable_parameters == lora
+    codes = found.linear_weights // 2 + blocks + 4 * blocks // 256
+    assert found.total_bytes == 4 * (found.parameters - found.linear_weights + lora) + codes
