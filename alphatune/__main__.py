@@ -24,6 +24,7 @@ COMMANDS = {  # name -> where it is, what it does
     "claims": ("alphatune.tools.claims", "decide the paper's claims by the records"),
     "report": ("alphatune.tools.report", "render all tables, figures and claims from the records"),
     "score": ("alphatune.tools.score", "score a file of texts or labels as the field does"),
+    "forgetting": ("alphatune.tools.forgetting", "the loss on general text before and after adaptation"),
     "data": ("alphatune.data.fetch", "find or fetch a task's files"),
     "push": ("alphatune.tools.push", "send finished records to W&B"),
     "quantize": (CHECKPOINT, "quantise a checkpoint"),

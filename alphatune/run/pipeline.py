@@ -219,6 +219,11 @@ class Run:
 
     # ---- models --------------------------------------------------------------------------------------------------
 
+    def backbone(self) -> tuple[nn.Module, Any]:
+        """The model as it was before this run did anything to it, on the device, and its tokenizer."""
+        model, tokenizer = self._load()
+        return model.to(self.device).eval(), tokenizer
+
     def _load(self) -> tuple[nn.Module, Any]:
         started = time.monotonic()
         model, tokenizer = models.load(self.config, self.store)

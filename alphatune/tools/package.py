@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     base = _base(made, kind, args.base)
     keep = _read_folders(args, made, base)
     outputs.check_out(args.out, args.overwrite, keep)
-    source = _run_of(made, args.model, args.artifacts, kind)
+    source = run_of(made, args.model, args.artifacts, kind)
     named = Path(base).resolve().name if _is_folder(base) else base  # a path says too much of this machine
     text = card.render(made, args.repository or args.out.resolve().name, kind, named or None)
     with outputs.new_folder(args.out, args.overwrite, keep) as folder, checkpoints.quiet():
@@ -127,8 +127,12 @@ def _check_name(base: str) -> None:
         raise UserError(f"--base {base}: neither a folder nor a hub id such as someone/model") from error
 
 
-def _run_of(made: dict[str, Any], model: str | None, artifacts: str, kind: str) -> Run:
-    """The run of a record, its finished stages in the store; without data, which nothing here needs."""
+def run_of(made: dict[str, Any], model: str | None, artifacts: str, kind: str) -> Run:
+    """The run of a record, its finished stages in the store; without data, which its weights do not need.
+
+    Raises:
+        UserError: weights or stages are missing, or do not belong to the record.
+    """
     config = _config(made, model)
     config.runtime.artifacts, config.runtime.device = artifacts, "cpu"
     if reason := models.missing(config.model):

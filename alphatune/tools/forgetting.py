@@ -1,0 +1,106 @@
+"""`alphatune forgetting`: what adaptation to a task cost elsewhere: the loss on general text, before and after it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from alphatune.errors import UserError
+from alphatune.hf import checkpoints
+from alphatune.run import record
+from alphatune.terminal import Parser, log_to_terminal, status_of
+from alphatune.tools import package
+
+TEXT = Path("examples/general.txt")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns its exit status."""
+    log_to_terminal()
+    return status_of(lambda: _main(parser().parse_args(arguments)))
+
+
+def parser() -> Parser:
+    """The arguments of `alphatune forgetting`."""
+    parser = Parser(
+        "alphatune forgetting",
+        "Measure what adaptation cost elsewhere: nats per token on general text, of the backbone and of finished runs.",
+        """
+        alphatune forgetting results/records/webnlg/*/full_ft/*.json --model FOLDER
+        """,
+    )
+    parser.add_argument("records", nargs="+", type=Path, help="records of runs whose artefacts are still there")
+    parser.add_argument("--text", type=Path, default=TEXT, help=f"paragraphs, one a line (default: {TEXT})")
+    parser.add_argument("--model", metavar="FOLDER", help="the backbone, where it is not where the record says")
+    parser.add_argument("--artifacts", default="outputs/artifacts", help="the store of the runs")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON too")
+    return parser
+
+
+def _main(given: argparse.Namespace) -> int:
+    texts = _paragraphs(given.text)
+    rows: list[dict[str, Any]] = []
+    before: dict[str, float] = {}  # backbone -> its loss: runs share it
+    print(f"{'run':<60} {'before':>8} {'after':>8} {'change':>8}   nats per token of {given.text}", flush=True)
+    for path in given.records:
+        made = record.read(path)
+        with checkpoints.quiet():
+            run = package.run_of(made, given.model, given.artifacts, "model")
+            if run.config.task.kind != "generation":
+                raise UserError(f"{path}: task={run.config.task.name} is no language model's: its head writes no text")
+            key = json.dumps(made["model"]["identity"], sort_keys=True)
+            if key not in before:
+                before[key] = loss(*run.backbone(), texts)
+            after = loss(*run.final, texts)
+        rows.append({"run_id": made["run_id"], "before": before[key], "after": after})
+        print(f"{made['run_id']:<60} {before[key]:8.3f} {after:8.3f} {after - before[key]:+8.3f}", flush=True)
+    if given.out:
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        content = {"text": given.text.name, "unit": "nats per token", "runs": rows}
+        given.out.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return 0
+
+
+def _paragraphs(path: Path) -> list[str]:
+    try:
+        found = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--text {path}: cannot be read: {error}") from error
+    if not found:
+        raise UserError(f"--text {path}: holds no text")
+    return found
+
+
+@torch.no_grad()
+def loss(model: nn.Module, tokenizer: Any, texts: list[str]) -> float:
+    """Mean nats per token of `texts`, each read alone; a paragraph's first token is only read.
+
+    Raises:
+        UserError: the texts are too short to measure anything.
+    """
+    wrapped: Any = model.eval()
+    device = next(model.parameters()).device
+    total, count = 0.0, 0
+    for ids in _tokens(tokenizer, texts, getattr(wrapped.config, "max_position_embeddings", None)):
+        logits = wrapped(input_ids=ids.to(device)).logits[0, :-1].float()
+        total += float(nn.functional.cross_entropy(logits, ids[0, 1:].to(device), reduction="sum"))
+        count += ids.shape[1] - 1
+    if not count:
+        raise UserError("the text has no paragraph of two tokens or more")
+    if not math.isfinite(total):
+        raise UserError("the model's loss is not finite: it is damaged")
+    return total / count
+
+
+def _tokens(tokenizer: Any, texts: list[str], limit: int | None) -> Iterator[torch.Tensor]:
+    for text in texts:
+        ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"][:limit]])
+        if ids.shape[1] > 1:
+            yield ids
