@@ -31,6 +31,7 @@ from alphatune import groups, ranges
 from alphatune.compose import hparams, sources
 from alphatune.compose.parse import parse
 from alphatune.compose.quoting import quoted
+from alphatune.compose.taskfile import expanded
 from alphatune.config import Config, field_of
 from alphatune.errors import UserError
 from alphatune.store import unwritable
@@ -107,7 +108,7 @@ def _composed(overrides: list[str]) -> tuple[DictConfig, sources.Sources]:
 
 def config_of(overrides: list[str]) -> Config:
     """The checked, typed config of one run, its own copy. Raises UserError as `compose` and `parse` do."""
-    return copy.deepcopy(_config_of(tuple(overrides))[0])
+    return copy.deepcopy(_config_of(tuple(expanded(overrides)))[0])
 
 
 def sources_of(overrides: list[str]) -> sources.Sources:
@@ -116,7 +117,7 @@ def sources_of(overrides: list[str]) -> sources.Sources:
     "typed", "typed group decode=stock", "hparams/<file>: <model>, <method> (<provenance>)", "experiment=smoke" or
     "default". Raises UserError as `config_of` does.
     """
-    return dict(_config_of(tuple(overrides))[1])
+    return dict(_config_of(tuple(expanded(overrides)))[1])
 
 
 @functools.lru_cache(maxsize=1024)

@@ -16,6 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Quote, QuotedString
 from hydra.errors import HydraException
 
+from alphatune.compose.taskfile import expanded
 from alphatune.config import Config
 
 _ASSIGNMENT = re.compile(r"(\+{0,2}[A-Za-z_][\w/@-]*(?:\.[\w@-]+)*=)(.*)", re.DOTALL | re.ASCII)
@@ -24,12 +25,14 @@ _ASSIGNMENT = re.compile(r"(\+{0,2}[A-Za-z_][\w/@-]*(?:\.[\w@-]+)*=)(.*)", re.DO
 def quoted(arguments: Iterable[str], sweep: bool = False) -> list[str]:
     """The arguments of a command line, with quotes around the values that need them. Others stay as they are.
 
+    A task file among them is replaced by what it sets.
+
     Args:
         arguments: overrides, and flags.
         sweep: whether commas divide the values of a sweep.
     """
     parser = OverridesParser.create()
-    return [_quoted(parser, argument, sweep) for argument in arguments]
+    return [_quoted(parser, argument, sweep) for argument in expanded(list(arguments))]
 
 
 def _quoted(parser: OverridesParser, argument: str, sweep: bool) -> str:

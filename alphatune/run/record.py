@@ -67,7 +67,8 @@ def public_config(config: Config) -> dict[str, Any]:
     values = asdict(config)
     del values["runtime"]
     del values["logger"]
-    del values["data"]["dir"]
+    for place in ("dir", "train", "valid", "test"):
+        del values["data"][place]
     if Path(config.model.name_or_path).is_dir():
         values["model"]["name_or_path"] = Path(config.model.name_or_path).name  # the hash says which weights
     return values

@@ -119,7 +119,7 @@ class Planner:
         cells = [self._cell(row, (), [f"hparams.learning_rate={v}", *more], seed) for v in row.search]
         for i, (cell, rate) in enumerate(zip(cells, row.search, strict=True)):
             name, obstacle = cell.config.task.name, cell.obstacle
-            if name in self._unvalidated:
+            if _data_of(cell.config) in self._unvalidated:
                 obstacle = f"task={name} has no validation examples to choose a learning rate by"
             cells[i] = dataclasses.replace(cell, rate=float(rate), obstacle=obstacle)
         return cells
@@ -163,7 +163,7 @@ class Planner:
         """Hashes of the task's data files, or why they are not here; without `run`, nothing is looked at."""
         if not self.run:
             return None, ""
-        name = config.task.name
+        name = _data_of(config)
         if name not in self._data:
             from alphatune.data.load import load
 
@@ -186,6 +186,12 @@ class Planner:
             local = not self.run and config.model.name_or_path != models.TINY
             self._backbones[key] = None if local else models.identity(config.model), missing or ""
         return self._backbones[key]
+
+
+def _data_of(config: Config) -> str:
+    """What tells the data of one cell from that of another; several of a user's own tasks may share a name."""
+    task, data = config.task, config.data
+    return repr((task.name, task.kind, task.fields, data.train, data.valid, data.test))
 
 
 def _key(override: str) -> str:

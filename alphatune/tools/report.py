@@ -32,10 +32,11 @@ def parser() -> Parser:
 def _main(given: argparse.Namespace) -> int:
     from alphatune.pages import claims, html, publish
 
-    names = [experiment.canonical(n) for n in given.names] or experiment.names()
+    asked = given.names or experiment.names()
+    names = [experiment.canonical(name) for name in asked]
     extra, out, entries = given.set, given.out, []
-    for name in names:
-        table = experiment.load(name)
+    for file, name in zip(asked, names, strict=True):
+        table = experiment.load(file)
         cells = Planner(table, extra, run=False).cells(table.seeds)
         publish.write(name, table, cells, extra, table.seeds, out)
         done = sum(cell.record is not None for cell in cells.final)

@@ -41,7 +41,7 @@ def parser() -> Parser:
         alphatune table 2 --launcher slurm --sbatch "--gres=gpu:1"
         """,
     )
-    parser.add_argument("name", help="a file of experiments/: 2 or table2, figure4, demo, ...")
+    parser.add_argument("name", help="a file of experiments/: 2 or table2, figure4, demo, ...; or your own: my.yaml")
     parser.add_argument("--seeds", type=_numbers, help="e.g. 0,1 (default: the table's)")
     parser.add_argument(
         "--rows", type=lambda s: s.split(","), help="ids of rows to run, e.g. gpt2-m/lora,gpt2-l/* (default: all)"
@@ -63,7 +63,7 @@ def parser() -> Parser:
 
 def _main(given: argparse.Namespace) -> int:
     name = experiment.canonical(given.name)
-    table = experiment.load(name)
+    table = experiment.load(given.name)
     rows = _chosen_rows(table, given.rows)
     _check_overrides(given.set, table)
     changed = [o for o in given.set if not _neutral(o, table)]
