@@ -62,7 +62,9 @@ def _overrides(path: Path) -> list[str]:
     for key, value in settings.items():
         field = field_of(key)
         if field is None or key == "task.reader":
-            raise UserError(f"{path}: {key}: no such key; a task file sets task.kind, task.fields.input, data.train, ...")
+            raise UserError(
+                f"{path}: {key}: no such key; a task file sets task.kind, task.fields.input, data.train, ..."
+            )
         if isinstance(value, list):
             words = [item for item in value if isinstance(item, str | int) and not isinstance(item, bool)]
             if len(words) < len(value):

@@ -57,9 +57,7 @@ def load_split(task_name: str, split: str, *, allow_count_mismatch: bool = False
     return split_of(task_config(task_name), Data(), split, allow_count_mismatch=allow_count_mismatch)[1]
 
 
-def split_of(
-    task: Task, data: Data, split: str, *, allow_count_mismatch: bool = False
-) -> tuple[Task, list[Example]]:
+def split_of(task: Task, data: Data, split: str, *, allow_count_mismatch: bool = False) -> tuple[Task, list[Example]]:
     """The same for a task that is described already, and the task with its classes. Raises UserError likewise."""
     if split not in ("train", "validation", "test"):
         raise UserError(f"split={split}: must be one of: train, validation, test")

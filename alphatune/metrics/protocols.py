@@ -57,7 +57,9 @@ PROTOCOLS: dict[str, Protocol] = {
             "tuetschek/e2e-metrics: measure_scores.py -p",
         ),
         Protocol("e2e-perl", ("e2e", "own"), ("nist_perl",), "tuetschek/e2e-metrics: mteval-v13a-sig.pl"),
-        Protocol("rouge", ("samsum", "own"), ("rouge1", "rouge2", "rougeL"), "google-research rouge_score, with stemmer"),
+        Protocol(
+            "rouge", ("samsum", "own"), ("rouge1", "rouge2", "rougeL"), "google-research rouge_score, with stemmer"
+        ),
         Protocol(
             "glue",
             ("glue", "own"),

@@ -166,7 +166,8 @@ def _examples(run: Run) -> Iterator[str]:
         if task.kind == "generation":
             empty = [e for e in examples if not e.targets]
             if empty and (split != "train" or len(empty) == len(examples)):
-                yield f"{split} split: {empty[0].id} has no text to compare with ({len(empty)} in all): {_add_to(run, split)}"
+                told = f"{empty[0].id} has no text to compare with ({len(empty)} in all)"
+                yield f"{split} split: {told}: {_add_to(run, split)}"
             continue
         hidden = sum(e.label is None for e in examples)
         if hidden:

@@ -66,7 +66,9 @@ def parser() -> Parser:
         alphatune score --task mine.yaml --hypotheses outputs.txt --split test
         """,
     )
-    parser.add_argument("--task", required=True, help=f"a file of yours such as mine.yaml, or {', '.join(task_names())}")
+    parser.add_argument(
+        "--task", required=True, help=f"a file of yours such as mine.yaml, or {', '.join(task_names())}"
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="of the task, e.g. data.test=FILE of task own"
     )
@@ -120,7 +122,7 @@ def _described(name: str, settings: list[str]) -> tuple[Task, Data]:
     if name in known and name != own.READER and not settings:
         return task_config(name), Data()
     if name not in known and not name.endswith((".yaml", ".yml")):
-        raise UserError(f"--task {name}: must be a file such as mine.yaml, or one of: {', '.join(known)}")
+        raise UserError(f"--task {name}: must be one of: {', '.join(known)}; or a file of yours, mine.yaml")
     from alphatune.compose import compose  # Hydra: not for the tasks whose file says all
 
     config = compose.config_of([f"task={name}", *settings])
