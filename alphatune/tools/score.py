@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from alphatune.config import Data, Task
@@ -188,7 +190,24 @@ def _score_texts(
     else:
         keep_empty = any(protocol.keeps_empty for protocol in protocols_of(metrics))
         references = read_references(args.references, len(hypotheses.values), args.layout, keep_empty)
-    return score(metrics, hypotheses.texts(), references, subsets=subsets, jobs=args.jobs)
+    with _without("scipy", "sklearn"):
+        return score(metrics, hypotheses.texts(), references, subsets=subsets, jobs=args.jobs)
+
+
+@contextmanager
+def _without(*packages: str) -> Iterator[None]:
+    """Imports go as if these packages were not installed.
+
+    nltk looks for scipy and scikit-learn, for classifiers and a statistic that no score of texts uses, and takes seconds
+    to import them.
+    """
+    hidden = [name for name in packages if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: Python's own sign for "not there"
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 def _score_labels(

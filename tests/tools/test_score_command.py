@@ -233,3 +233,13 @@ def test_as_a_program() -> None:
 def test_all_of_e2e(capsys: pytest.CaptureFixture[str]) -> None:
     printed = values(capsys, "--task", "e2e", "--hypotheses", "hyp", "--references", "ref")
     assert list(printed["all"]) == task_config("e2e").metrics
+
+
+def test_scores_of_texts_wait_for_neither_scipy_nor_scikit_learn(in_folder: Path) -> None:
+    asked = (
+        "import sys; from alphatune.tools.score import main; main(sys.argv[1:]); "
+        "print(sorted({'scipy', 'sklearn', 'pandas', 'torch', 'hydra'} & set(sys.modules)))"
+    )
+    argv = ["--task", "samsum", "--hypotheses", "hyp", "--references", "hyp"]
+    done = subprocess.run([sys.executable, "-c", asked, *argv], capture_output=True, text=True, check=True)
+    assert "rougeL" in done.stdout and done.stdout.endswith("[]\n")
