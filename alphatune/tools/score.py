@@ -198,8 +198,8 @@ def _score_texts(
 def _without(*packages: str) -> Iterator[None]:
     """Imports go as if these packages were not installed.
 
-    nltk looks for scipy and scikit-learn, for classifiers and a statistic that no score of texts uses, and takes seconds
-    to import them.
+    nltk looks for scipy and scikit-learn, for classifiers and a statistic that no score of texts uses, and takes
+    seconds to import them.
     """
     hidden = [name for name in packages if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: Python's own sign for "not there"
