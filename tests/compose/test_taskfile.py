@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from alphatune.compose.compose import config_of
+from alphatune.compose.compose import check, config_of, launch
 from alphatune.errors import UserError
 
 FILE = """\
@@ -92,3 +92,16 @@ def test_mistakes_on_the_command_line(overrides: list[str], line: str) -> None:
 def test_metrics_by_kind(kind: str, metrics: list[str]) -> None:
     assert config_of(["task=own", f"task.kind={kind}"]).task.metrics == metrics
     assert config_of(["task=own", f"task.kind={kind}", "task.metrics=[]"]).task.metrics == []
+
+
+def test_sweeps_and_flags_take_a_task_file(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    jobs: list[list[str]] = []
+    for arguments in (["-m", f"task={mine}", "task.name=mine", "seed=0,1"], ["seed=2", f"task={mine}", "task.name=x"]):
+        check(arguments)
+        launch(arguments, jobs.append)
+    configs = [config_of(job) for job in jobs]
+    assert [(c.seed, c.task.name, c.task.labels) for c in configs] == [
+        (0, "mine", ["no", "yes", "3"]), (1, "mine", ["no", "yes", "3"]), (2, "x", ["no", "yes", "3"]),
+    ]  # fmt: skip
+    launch(["--cfg", "job", f"task={mine}", "--package", "task.fields"], jobs.append)
+    assert "label: ünit" in capsys.readouterr().out and len(jobs) == 3
