@@ -86,7 +86,7 @@ def test_classes_are_found_scored_and_packaged(
     assert score.main([*command, str(tmp_path / "bad"), "--ids", str(tmp_path / "gold")]) == 2
 
     # the weights of the record are found again, with as many classes
-    source = package._run_of(made, None, str(store), "model")
+    source = package.run_of(made, None, str(store), "model")
     assert source.config.task.labels == made["data"]["labels"]
     assert source.plan.run_id == made["run_id"]
 
