@@ -24,9 +24,11 @@ def write(
     grid = tabulate.grid(name, table, results, extra, seeds, tabulate.judged(table, results))
     drawn = _draw(name, table, results, out)
     grid.pictures = [name] if drawn else []
+    done = sum(cell.record is not None for cell in cells.final)
+    entry = html.IndexEntry(table.title, table.source, done, cells.total, table.substitute, f"{name}.html")
     texts = {
         "md": render.markdown(grid), "tex": render.latex(grid), "csv": render.csv(grid),
-        "html": html.page(grid, {name: drawn} if drawn else {}, home="index.html"),
+        "html": html.page(grid, {name: drawn} if drawn else {}, home="index.html", entry=entry),
     }  # fmt: skip
     files = []
     for kind, text in texts.items():

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from alphatune.errors import UserError
 from alphatune.store import digest
-from alphatune.tables import experiment, gpu, plan, schedule, slurm
+from alphatune.tables import experiment, gpu, merge, plan, schedule, slurm
 from alphatune.tables.cells import Cell, Cells, Planner
 from alphatune.tables.experiment import Experiment
 from alphatune.terminal import NOTHING_TO_RUN, Parser, log_to_terminal, status_of
@@ -70,8 +70,12 @@ def parser() -> Parser:
 def _main(given: argparse.Namespace) -> int:
     name = experiment.canonical(given.name)
     table = experiment.load(name)
-    rows = _chosen_rows(table, given.rows)
     _check_overrides(given.set, table)
+    if merge.of_model(given.set):
+        table, told = merge.merged(table, given.set)
+        if told:
+            print(f"{name}: {told}")
+    rows = _chosen_rows(table, given.rows)
     changed = [o for o in given.set if not _neutral(o, table)]
     if changed:
         table.substitute = "; ".join(filter(None, [table.substitute, *changed]))
