@@ -48,7 +48,6 @@ class Estimate:
     """Seconds on one GPU."""
 
     seconds: float
-    cells: int
     unknown: tuple[str, ...] = ()  # models whose shape no file says
 
     @property
@@ -102,13 +101,13 @@ def estimate(cells: Iterable[Cell], gpu: Accelerator = DEFAULT, made: bool = Fal
         made: count the stages that the store has already, too.
     """
     cells = list(cells)
-    seconds, unknown = CELL_SECONDS * len(cells), dict[str, None]()
+    seconds, unknown = CELL_SECONDS * len({cell.run for cell in cells}), dict[str, None]()
     for (stage, _), cell in distinct(cells, made).items():
         found = stage_seconds(stage, cell.config, gpu)
         if found is None:
             unknown[cell.config.model.name] = None
         seconds += found or 0.0
-    return Estimate(seconds, len(cells), tuple(unknown))
+    return Estimate(seconds, tuple(unknown))
 
 
 def stage_seconds(stage: str, config: Config, gpu: Accelerator) -> float | None:
