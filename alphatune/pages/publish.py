@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alphatune.pages import html, plots, render
+from alphatune.pages import html, render
 from alphatune.store import write_atomically
 from alphatune.tables import tabulate
 from alphatune.tables.cells import Cells
@@ -39,11 +39,15 @@ def write(
 
 def _draw(name: str, table: Experiment, results: Results, out: Path) -> str | None:
     """The table's figure as <name>.png and <name>.svg; returns the SVG's text, None where there is nothing to draw."""
+    if not table.figure:
+        return None
+    from alphatune.pages import plots  # with it come matplotlib and torch, which most tables need not wait for
+
     stem = out / name
     by_row = {row.id: results.of_row(row.id) for row in table.rows}
     if table.figure == "bcq_example":
         plots.bcq_example(stem)
-    elif not table.figure or not any(by_row.values()):
+    elif not any(by_row.values()):
         return None
     elif table.figure == "loss_curves":
         plots.loss_curves(table, by_row, stem)

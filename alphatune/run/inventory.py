@@ -24,7 +24,7 @@ Key = tuple[str, str]  # stage, hash
 
 
 @dataclass(frozen=True)
-class Item:
+class StoreFolder:
     """A folder of the store.
 
     Its kind: a whole artefact, what an unfinished one continues from, what a killed maker left, or a folder without a
@@ -54,9 +54,9 @@ class Item:
 class Inventory:
     """All folders of a store."""
 
-    items: list[Item] = field(default_factory=list)
+    items: list[StoreFolder] = field(default_factory=list)
 
-    def needless(self, planned: Iterable[Key], older: float) -> Iterator[tuple[Item, str]]:
+    def needless(self, planned: Iterable[Key], older: float) -> Iterator[tuple[StoreFolder, str]]:
         """What nothing needs, with the reason.
 
         Args:
@@ -97,23 +97,23 @@ def take(root: Path, records: Path) -> Inventory:
     found = Inventory()
     for stage in sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []:
         for path in sorted(p for p in stage.iterdir() if p.is_dir() and not p.is_symlink()):
-            found.items.append(_item(stage.name, path, users))
+            found.items.append(_folder(stage.name, path, users))
     return found
 
 
-def _item(stage: str, path: Path, users: dict[str, list[str]]) -> Item:
+def _folder(stage: str, path: Path, users: dict[str, list[str]]) -> StoreFolder:
     size, changed = _size(path), path.stat().st_mtime
     if path.name.startswith("."):
-        return Item(LEFT, stage, path.name[1:].partition(".")[0], path, size, changed)
+        return StoreFolder(LEFT, stage, path.name[1:].partition(".")[0], path, size, changed)
     if path.name.endswith(".partial"):
         newest = max((p.stat().st_mtime for p in path.rglob("*")), default=changed)
-        return Item(PARTIAL, stage, path.name.removesuffix(".partial"), path, size, max(changed, newest))
+        return StoreFolder(PARTIAL, stage, path.name.removesuffix(".partial"), path, size, max(changed, newest))
     try:
         spec = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["spec"]
     except (OSError, ValueError, KeyError, TypeError):
-        return Item(DAMAGED, stage, path.name, path, size, changed, runs=tuple(users.get(path.name, ())))
+        return StoreFolder(DAMAGED, stage, path.name, path, size, changed, runs=tuple(users.get(path.name, ())))
     inside = frozenset(_keys(spec)) - {path.name}
-    return Item(WHOLE, stage, path.name, path, size, changed, inside, tuple(users.get(path.name, ())))
+    return StoreFolder(WHOLE, stage, path.name, path, size, changed, inside, tuple(users.get(path.name, ())))
 
 
 def _keys(spec: Any) -> Iterator[str]:
@@ -128,7 +128,7 @@ def _size(folder: Path) -> int:
     return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
 
 
-def remove(item: Item) -> bool:
+def remove(item: StoreFolder) -> bool:
     """Remove a folder of the store. False if a process has begun to make it anew; then it stays."""
     try:
         with FileLock(item.path.with_name(f"{item.key}.lock"), timeout=0):

@@ -58,7 +58,9 @@ def of(cells: list[Cell]) -> Cost:
     known: dict[Stage, float] = {}
     unmeasured: dict[str, Cell] = {}
     for (stage, key), cell in todo.items():
-        config = configs.setdefault(id(cell), record.public_config(cell.config))
+        if id(cell) not in configs:
+            configs[id(cell)] = record.public_config(cell.config)
+        config = configs[id(cell)]
         seconds = _seconds(stage, config, rates)
         if seconds is not None:
             known[stage, key] = seconds

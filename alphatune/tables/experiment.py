@@ -117,7 +117,7 @@ def load(name: str) -> Experiment:
     if name not in names():
         raise UserError(f"experiment {name}: no such file in experiments/; there is: {', '.join(names())}")
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Experiment), OmegaConf.load(path))
+        merged = OmegaConf.unsafe_merge(OmegaConf.structured(Experiment), OmegaConf.load(path))  # both are ours alone
         experiment = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise UserError(f"{path.name}: {' '.join(str(error).split())}") from error

@@ -10,7 +10,7 @@ from pathlib import Path
 from alphatune.config import Runtime
 from alphatune.errors import UserError
 from alphatune.run import inventory
-from alphatune.run.inventory import Item, Key
+from alphatune.run.inventory import Key, StoreFolder
 from alphatune.tables import experiment
 from alphatune.tables.cells import Planner
 from alphatune.tables.stages import distinct
@@ -77,7 +77,7 @@ def _main(given: argparse.Namespace) -> int:
     return 0
 
 
-def _list(items: list[Item]) -> None:
+def _list(items: list[StoreFolder]) -> None:
     now = time.time()
     for item in sorted(items, key=lambda item: -item.bytes):
         more = f" and {len(item.runs) - 1} more" if len(item.runs) > 1 else ""
