@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +67,7 @@ def _recorded(path: Path, config: Any, seconds: float, machine: tuple[str, str |
         "schema": record.SCHEMA, "config": record.public_config(config), "stages": {"adapt (made)": "0"},
         "timings": {"adapt": seconds}, "environment": {"cpu": machine[0], "gpu": machine[1]},
     }  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(made))
+    record.write(path, made)
 
 
 def _cells(overrides: list[str]) -> Cells:

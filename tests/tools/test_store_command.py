@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from functools import partial
@@ -35,9 +34,7 @@ def filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (place.root / "decode" / f"{digest(ORPHAN)}.partial").mkdir()
     made = {"schema": record.SCHEMA, "run_id": "toy/tiny/alphatuning/q3-seed0-0123456789",
             "stages": {"adapt (made)": digest(TRAINED), "decode": digest(DECODED)}}  # fmt: skip
-    path = tmp_path / "records" / "one.json"
-    path.parent.mkdir()
-    path.write_text(json.dumps(made))
+    record.write(tmp_path / "records" / "one.json", made)
     _age(place.root, 2 * DAY)
     return tmp_path
 
