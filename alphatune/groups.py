@@ -14,12 +14,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alphatune.errors import UserError
 
+_PACKAGE = Path(__file__).resolve().parent
+
 
 def folder() -> Path:
     """`conf/` beside the package in a checkout, inside the package in an installed wheel."""
-    package = Path(__file__).resolve().parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
+    inside = _PACKAGE / "conf"
+    return inside if inside.is_dir() else _PACKAGE.parent / "conf"
 
 
 def experiments() -> Path:

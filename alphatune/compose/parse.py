@@ -25,6 +25,15 @@ def parse(cfg: DictConfig) -> Config:
     config: Config = OmegaConf.to_object(cfg)  # type: ignore[assignment]
     if not isinstance(config, Config):
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), cfg))  # type: ignore[assignment]
+    return checked(config)
+
+
+def checked(config: Config) -> Config:
+    """The same config, its values checked one by one and together; a model without a name gets one.
+
+    Raises:
+        UserError: a value outside its allowed set.
+    """
     config.model.name = config.model.name or config.model.name_or_path.rstrip("/").rsplit("/", 1)[-1]
     ranges.check(config)
     _check_heads(config.model.tiny)

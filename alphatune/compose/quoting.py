@@ -8,6 +8,7 @@ was typed, as it was typed. With -m a comma divides the values of a sweep, quote
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -31,18 +32,18 @@ def quoted(arguments: Iterable[str], sweep: bool = False) -> list[str]:
         arguments: overrides, and flags.
         sweep: whether commas divide the values of a sweep.
     """
-    parser = OverridesParser.create()
-    return [_quoted(parser, argument, sweep) for argument in expanded(list(arguments))]
+    return [_quoted(argument, sweep) for argument in expanded(list(arguments))]
 
 
-def _quoted(parser: OverridesParser, argument: str, sweep: bool) -> str:
+@functools.lru_cache(maxsize=4096)
+def _quoted(argument: str, sweep: bool) -> str:
     assignment = _ASSIGNMENT.fullmatch(argument)
     if not assignment:
         return argument
     key, value = assignment.groups()
     text = _takes_text(key.strip("+="))
     try:
-        override = parser.parse_override(argument)
+        override = OverridesParser.create().parse_override(argument)
     except HydraException:
         if value[:1] in "[{" and not text:
             return argument  # quotes belong around the texts inside

@@ -129,7 +129,7 @@ def load(name: str) -> Experiment:
             ".yaml"
         )
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Experiment), OmegaConf.load(path))
+        merged = OmegaConf.unsafe_merge(OmegaConf.structured(Experiment), OmegaConf.load(path))  # both are ours alone
         experiment = OmegaConf.to_object(merged)
     except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path.name}: {' '.join(str(error).split())}") from error

@@ -41,9 +41,12 @@ def _main(given: argparse.Namespace) -> int:
         publish.write(name, table, cells, extra, table.seeds, out)
         done = sum(cell.record is not None for cell in cells.final)
         print(f"{name:16} {done} of {cells.total} runs recorded: {out / name}.html", flush=True)
-        entries.append(html.IndexEntry(table.title, table.source, done, cells.total, table.substitute, f"{name}.html"))
+        entries.append(html.entry_of((out / f"{name}.html").read_text(encoding="utf-8")))
     if names == experiment.names():  # an index of some of them would hide the others
         claims.write(extra, out)
-        write_atomically(out / "index.html", html.index(entries))
+        entries += [
+            html.entry_of(p.read_text(encoding="utf-8")) for p in sorted(out.glob("*--*.html"))
+        ]  # other settings
+        write_atomically(out / "index.html", html.index([entry for entry in entries if entry is not None]))
         print(f"index: {out / 'index.html'}")
     return 0
