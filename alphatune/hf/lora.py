@@ -27,9 +27,18 @@ class PackedLoraLinear(LoraLinear):
 
     @property
     def weight(self) -> Tensor:
-        """The dense W [out, in] of the packed layer, rebuilt at every access."""
-        base: Any = self.get_base_layer()
-        return base.weight
+        """The dense W [out, in] that this layer computes with (less any dropout), rebuilt at every access.
+
+        Who multiplies by it, instead of calling the layer, then trains the low-rank product too.
+        """
+        weight: Tensor = self.get_base_layer().weight  # type: ignore[assignment]
+        if self.disable_adapters:
+            return weight
+        for name in self.active_adapters:
+            if name in self.lora_A:
+                delta = self.get_delta_weight(name).to(weight.dtype)
+                weight = weight + (delta.T if self.fan_in_fan_out else delta)
+        return weight
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Refuse.

@@ -9,10 +9,13 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+import torch
+from accelerate.utils import align_module_device, has_offloaded_params
 from peft import PeftConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
@@ -22,8 +25,9 @@ from alphatune import ranges
 from alphatune.config import Method
 from alphatune.errors import UserError
 from alphatune.hf import lora
+from alphatune.hf.rows import RowAdapters, row_adapters
 from alphatune.packed.fingerprint import fingerprint as packed_fingerprint
-from alphatune.packed.linear import PackedLinear, moved_only
+from alphatune.packed.linear import PackedLinear, moved_only, packed_layers
 
 TRAINABLE = ranges.choices(Method, "trainable")
 
@@ -92,7 +96,8 @@ class AlphaTuningLayer(nn.Module, BaseTunerLayer):
         """A new adapter that starts from the base's scales: nothing changes yet."""
         if self.merged:
             raise UserError("an adapter is merged: unmerge it before adding another")
-        self.alphatuning_scale[adapter_name] = nn.Parameter(self.base_layer.initial_scale(which))
+        with align_module_device(self.base_layer):  # where its scales are on disk, they are read
+            self.alphatuning_scale[adapter_name] = nn.Parameter(self.base_layer.initial_scale(which))
         self.trains[adapter_name] = which
 
     def delete_adapter(self, adapter_name: str) -> None:
@@ -111,16 +116,22 @@ class AlphaTuningLayer(nn.Module, BaseTunerLayer):
         active = [name for name in self.active_adapters if name in self.alphatuning_scale]
         if len(active) > 1:
             raise UserError(f"adapters {', '.join(active)} are active at once; scales do not add up: choose one")
-        if not active:
-            return None, None
-        return self.alphatuning_scale[active[0]].float(), self.trains[active[0]]
+        return self._scales_of(active[0]) if active else (None, None)
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if kwargs.get("adapter_names") is not None:
-            raise UserError("adapter_names: one batch cannot mix adapters of scales; run it per adapter")
+    def forward(self, x: Tensor, adapter_names: RowAdapters | None = None) -> Tensor:
         if self.disable_adapters and self.merged:
             self.unmerge()
-        return self.base_layer.product(x, *self.current())
+        if adapter_names is None or self.disable_adapters:
+            return self._called(x, *self.current())
+        if self.merged:
+            raise UserError("adapter_names: an adapter is merged; unmerge it first")
+        of_row = adapter_names.of(x)
+        parts, order = [], list[int]()
+        for name in dict.fromkeys(of_row):
+            rows = [i for i, other in enumerate(of_row) if other == name]
+            parts.append(self._called(x[rows], *self._scales_of(name)))
+            order += rows
+        return torch.cat(parts)[torch.tensor(order, device=x.device).argsort()]
 
     def weight_t(self) -> Tensor:
         """The dense W^T [in, out] that this layer computes with now."""
@@ -128,8 +139,19 @@ class AlphaTuningLayer(nn.Module, BaseTunerLayer):
 
     @property
     def weight(self) -> Tensor:
-        """The dense W [out, in], rebuilt at every access."""
-        return self.weight_t().T
+        """The dense W [out, in], rebuilt at every access; who multiplies by it trains the scales as calls do."""
+        return self.base_layer.dense_weight(*self.current())
+
+    def _called(self, x: Tensor, scale: Tensor | None, which: str | None) -> Tensor:
+        """The base layer's output; called as a module, so that hooks on it (offloading) do their work."""
+        found: Tensor = self.base_layer(x, scale, which)
+        return found
+
+    def _scales_of(self, name: str) -> tuple[Tensor | None, str | None]:
+        """Scales and kind of an adapter; (None, None) if it has none for this layer."""
+        if name not in self.alphatuning_scale:
+            return None, None
+        return self.alphatuning_scale[name].float(), self.trains[name]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AlphaTuningLayer:
         """`to`, `half` and the like move the scales but leave them float32, as those of the base."""
@@ -145,7 +167,7 @@ class AlphaTuningLayer(nn.Module, BaseTunerLayer):
         """Write one adapter's scales into the base layer, which stays packed.
 
         Raises:
-            UserError: several adapters, or (with `safe_merge`) scales that are not finite.
+            UserError: several adapters, a base that is on disk, or (with `safe_merge`) scales that are not finite.
         """
         names = [n for n in (adapter_names or self.active_adapters) if n in self.alphatuning_scale]
         if not names or self.merged:
@@ -155,6 +177,8 @@ class AlphaTuningLayer(nn.Module, BaseTunerLayer):
         if len(names) > 1:
             raise UserError(f"merge one adapter, not {', '.join(names)}: scales do not add up")
         layer = self.base_layer
+        if has_offloaded_params(layer):
+            raise UserError("the packed layers are offloaded: load the model whole to merge an adapter into them")
         alpha, offset = layer.effective(self.alphatuning_scale[names[0]].float(), self.trains[names[0]])
         if safe_merge and not bool(alpha.isfinite().all()):
             raise UserError(f"adapter {names[0]} holds scales that are not finite; it was not merged")
@@ -222,6 +246,29 @@ class AlphaTuningModel(BaseTuner):
         if layer is not target:
             setattr(parent, target_name, layer)
 
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        """peft enters this around every forward and `generate` of the model."""
+        names = kwargs.get("adapter_names")
+        if names is None:
+            yield
+            return
+        layers: dict[nn.Module, list[str]] = {
+            m: list(m.alphatuning_scale) for m in self.model.modules() if isinstance(m, AlphaTuningLayer)
+        }
+        with row_adapters(self.model, layers, names, args, kwargs):
+            yield
+
+    def add_weighted_adapter(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse: adapters hold values of scales, of which a weighted sum is no task.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(
+            "add_weighted_adapter: scales are values, not differences, and do not add up; choose one adapter"
+        )
+
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         setattr(parent, child_name, new_module)  # peft's own also assigns `weight`, which a packed layer does not have
 
@@ -243,9 +290,10 @@ class AlphaTuningModel(BaseTuner):
 
 def fingerprint(model: nn.Module) -> str | None:
     """That of the packed layers of a model, whatever adapter is merged into them; None on the meta device."""
-    tensors = list(_base_tensors(model))
-    if any(t.is_meta for t in tensors):
+    layers = packed_layers(model).values()
+    if any(layer.alpha.is_meta and not has_offloaded_params(layer) for layer in layers):
         return None
+    tensors = _base_tensors(model)
     return packed_fingerprint((str(t.dtype), t.shape, t.detach().cpu().contiguous().numpy().tobytes()) for t in tensors)
 
 
@@ -255,9 +303,11 @@ def _base_tensors(model: nn.Module) -> Iterator[Tensor]:
     for _, module in model.named_modules():
         if isinstance(module, AlphaTuningLayer):
             inside.add(id(module.base_layer))
-            yield from module.base_tensors()
+            with align_module_device(module.base_layer):  # read from disk where they are there
+                yield from module.base_tensors()
         elif isinstance(module, PackedLinear) and id(module) not in inside:
-            yield from (t for t in (module.qweight, module.alpha, module.offset) if t is not None)
+            with align_module_device(module):
+                yield from (t for t in (module.qweight, module.alpha, module.offset) if t is not None)
 
 
 def register() -> None:

@@ -62,7 +62,7 @@ def _one_pass(
     model: nn.Module, widths: Mapping[str, int], batches: Sequence[Mapping[str, Tensor]]
 ) -> dict[str, Tensor]:
     device = next(model.parameters()).device
-    moments = {name: torch.zeros(width, width, device=device) for name, width in widths.items()}
+    moments = {name: torch.zeros(width, width, dtype=torch.float32, device=device) for name, width in widths.items()}
     counted = dict.fromkeys(widths, 0)
     mask = torch.ones(0)
 

@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
+from alphatune.packed.dense import DenseWeight, plain_weight_t
 from alphatune.quant.grouping import Grouping
 from alphatune.quant.packing import WORD, blocks, sign_bits, times_codes
 
@@ -45,7 +47,7 @@ class PackedLinear(nn.Module):
         self.register_buffer("alpha", alpha)
         self.register_buffer("offset", offset)
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone(), False))
-        self._dense: Tensor | None = None  # [in, out], only inside `dense_weights`
+        self._dense: DenseWeight | None = None  # only inside `dense_weights`
 
     @classmethod
     def empty(cls, grouping: Grouping, bits: int, offset: bool, bias: Tensor | None) -> PackedLinear:
@@ -83,28 +85,46 @@ class PackedLinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The dense W [out, in], rebuilt at every access, for code that asks a linear layer for it (T5 does)."""
-        return self.weight_t().T
+        return self.dense_weight(None, None)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.product(x, None, None)
+    def dense_weight(self, scale: Tensor | None, which: str | None) -> Tensor:
+        """The dense W [out, in] with `scale` in the place of what `which` names, differentiable in it as `product` is.
+
+        Code that multiplies by the weight instead of calling the layer (`nn.MultiheadAttention`) needs it in the dtype
+        of the bias.
+        """
+        alpha, offset, trained = self._scales(scale, which)
+        weight: Tensor = _PackedWeight.apply(self.qweight, alpha, offset, self.grouping, trained).T
+        return weight if self.bias is None else weight.to(self.bias.dtype)
+
+    def forward(self, x: Tensor, scale: Tensor | None = None, which: str | None = None) -> Tensor:
+        return self.product(x, scale, which)
 
     def product(self, x: Tensor, scale: Tensor | None, which: str | None) -> Tensor:
         """[..., in] -> [..., out] with `scale` in the place of what `which` names, differentiable in both."""
         if torch.is_autocast_enabled(x.device.type):  # as nn.Linear does; forward and backward then agree on the dtype
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        if self._dense is not None:
-            y = x @ self._dense.to(x.dtype)
+        training = torch.is_grad_enabled() and scale is not None and scale.requires_grad
+        if torch.jit.is_tracing():  # plain operations: a trace cannot hold a Python function
+            y = x @ plain_weight_t(self.qweight, *self.effective(scale, which), self.grouping).to(x.dtype)
+        elif self._dense is not None and not training:
+            made_of = (self.qweight, self.alpha, self.offset, scale, which)
+            y = x @ self._dense.of(made_of, lambda: self.weight_t(scale, which)).to(x.dtype)
         elif which == "gain" and scale is not None and self.grouping.count == self.out_features:
             # one gain per output: scale the frozen product, so neither x nor a weight gradient is needed
             frozen = _PackedProduct.apply(x, self.qweight, self.alpha, self.offset, self.grouping, 0)
             y = frozen * (scale / self._gain())[0].to(x.dtype)
         else:
-            alpha, offset = self.effective(scale, which)
-            if which in ("first", "all") and scale is not None:
-                alpha = _DivideGradient.apply(alpha, self.grouping.members(alpha.device)[:, None])
-            trained = 1 if which == "first" else self.bits
+            alpha, offset, trained = self._scales(scale, which)
             y = _PackedProduct.apply(x, self.qweight, alpha, offset, self.grouping, trained)
         return y if self.bias is None else y + self.bias.to(x.dtype)
+
+    def _scales(self, scale: Tensor | None, which: str | None) -> tuple[Tensor, Tensor | None, int]:
+        """alpha and offset to compute with, whose gradients are those of Eq. 4, and how many planes train."""
+        alpha, offset = self.effective(scale, which)
+        if which in ("first", "all") and scale is not None:
+            alpha = _DivideGradient.apply(alpha, self.grouping.members(alpha.device)[:, None])
+        return alpha, offset, 1 if which == "first" else self.bits
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, bits={self.bits}, group_size={self.grouping.size}"
@@ -132,19 +152,18 @@ def moved_only(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 
 @contextmanager
 def dense_weights(model: nn.Module) -> Iterator[None]:
-    """Within the block, packed layers keep their dense weights: decoding rebuilds each once, not once per token."""
-    holders: dict[PackedLinear, Any] = {}  # what computes with a layer: itself, or the adapter around it
-    for module in model.modules():  # parents come first
-        layer = getattr(module, "base_layer", module)
-        if isinstance(layer, PackedLinear) and hasattr(module, "weight_t"):
-            holders.setdefault(layer, module)
-    for layer, holder in holders.items():
-        layer._dense = holder.weight_t()
+    """Within the block, packed layers keep their dense weights: decoding rebuilds each once, not once per token.
+
+    They are those of whatever adapter is in use; a layer that trains does not use them.
+    """
+    before = {layer: layer._dense for layer in packed_layers(model).values()}
+    for layer in before:
+        layer._dense = DenseWeight()
     try:
         yield
     finally:
-        for layer in holders:
-            layer._dense = None
+        for layer, dense in before.items():
+            layer._dense = dense
 
 
 def packed_layers(model: nn.Module) -> dict[str, PackedLinear]:
@@ -183,6 +202,7 @@ class _PackedProduct(torch.autograd.Function):
         return x @ _rebuild(qweight, alpha, offset, grouping).to(x.dtype)
 
     @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, qweight, alpha, offset = ctx.saved_tensors
         grad, grouping = grads[0], ctx.grouping
@@ -191,13 +211,43 @@ class _PackedProduct(torch.autograd.Function):
             dx = grad @ _rebuild(qweight, alpha, offset, grouping).to(grad.dtype).T
         if ctx.needs_input_grad[2] or ctx.needs_input_grad[3]:
             dweight_t = (x.reshape(-1, grouping.columns).T @ grad.reshape(-1, grouping.rows)).float()  # [in, out]
-            if ctx.needs_input_grad[2]:
-                dalpha = torch.zeros_like(alpha)
-                for i in range(ctx.trained):
-                    dalpha[:, i] = grouping.total(times_codes(dweight_t, sign_bits(qweight[:, i], grouping.columns)))
-            if ctx.needs_input_grad[3]:
-                doffset = grouping.total(dweight_t)
+            dalpha, doffset = _scale_gradients(
+                dweight_t, qweight, alpha, ctx.needs_input_grad[2:4], grouping, ctx.trained
+            )
         return dx, None, dalpha, doffset, None, None
+
+
+class _PackedWeight(torch.autograd.Function):
+    """W^T [in, out] in float32, for code that multiplies by the weight itself; gradients as `_PackedProduct`'s."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, qweight: Tensor, alpha: Tensor, offset: Tensor | None, grouping: Grouping, trained: int
+    ) -> Tensor:
+        ctx.save_for_backward(qweight, alpha)
+        ctx.grouping, ctx.trained = grouping, trained
+        return _rebuild(qweight, alpha, offset, grouping)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        qweight, alpha = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[1:3]
+        return None, *_scale_gradients(grads[0].float(), qweight, alpha, wanted, ctx.grouping, ctx.trained), None, None
+
+
+def _scale_gradients(
+    dweight_t: Tensor, qweight: Tensor, alpha: Tensor, wanted: tuple[bool, bool], grouping: Grouping, trained: int
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of alpha and offset, where wanted, from that of W^T [in, out]."""
+    dalpha = doffset = None
+    if wanted[0]:
+        dalpha = torch.zeros_like(alpha)
+        for i in range(trained):
+            dalpha[:, i] = grouping.total(times_codes(dweight_t, sign_bits(qweight[:, i], grouping.columns)))
+    if wanted[1]:
+        doffset = grouping.total(dweight_t)
+    return dalpha, doffset
 
 
 class _DivideGradient(torch.autograd.Function):
@@ -209,5 +259,6 @@ class _DivideGradient(torch.autograd.Function):
         return alpha.view_as(alpha)
 
     @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         return grads[0] / ctx.saved_tensors[0], None

@@ -7,7 +7,8 @@ they are (section 4.1 of the paper).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from alphatune.errors import UserError
 from alphatune.packed.calibration import second_moments
 from alphatune.packed.linear import PackedLinear
+from alphatune.packed.replaceable import owners_of, reason_to_stay
 from alphatune.progress import Progress
 from alphatune.quant.grouping import Grouping
 from alphatune.quant.solvers import check_span, solve_matrix
@@ -46,8 +48,9 @@ def quantize_layers(
 ) -> list[LayerReport]:
     """Replace the linear layers inside `model`'s transformer blocks by packed ones, in place.
 
-    `layers` are those to replace, by name; without them all of `linear_layers(model)`, and a warning tells of weights
-    inside the blocks that no linear layer holds (the experts of a mixture), which stay dense.
+    `layers` are those to replace, by name; without them all of `linear_layers(model)`, and warnings tell of linear
+    layers inside the blocks that stay dense (`staying_layers`) and of weights there that no linear layer holds (the
+    experts of a mixture).
 
     `calibration` are batches of the model's own inputs (`input_ids`, `attention_mask`, ...); the solvers "weighted",
     "hessian" and "gptq" need them, others do not look at them.
@@ -106,7 +109,8 @@ def quantize_layer(
         hessian = None
     elif hessian is None:
         raise UserError(f"solver={config.solver}: needs the second moments of the layer's inputs")
-    solved = solve_matrix(weight, config, grouping, hessian)
+    with _float32_by_default():
+        solved = solve_matrix(weight, config, grouping, hessian)
     report = LayerReport(
         name, grouping.rows, grouping.columns, config.bits, grouping.size,
         solved.mse, solved.relative_error, solved.output_error,
@@ -116,7 +120,19 @@ def quantize_layer(
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The linear layers inside the repeated blocks, by name."""
+    """The linear layers inside the repeated blocks that packed ones can stand for, by name."""
+    staying = staying_layers(model)
+    return {name: layer for name, layer in _all_linear(model).items() if name not in staying}
+
+
+def staying_layers(model: nn.Module) -> dict[str, str]:
+    """The linear layers inside the repeated blocks that must stay dense, by name, each with the reason."""
+    owners = owners_of(model)
+    reasons = {name: reason_to_stay(layer, owners) for name, layer in _all_linear(model).items()}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def _all_linear(model: nn.Module) -> dict[str, nn.Module]:
     blocks = _blocks(model)
     return {
         name: module
@@ -154,6 +170,10 @@ def replace(model: nn.Module, name: str, module: nn.Module) -> None:
 
 def _check_finite(layer: nn.Module, name: str) -> None:
     stored = layer.weight.detach()  # type: ignore[union-attr, operator]  # as it lies in memory: no copy is made
+    if stored.is_meta:
+        raise UserError(
+            f"{name or 'the layer'}: weights not in memory (offloaded?): load the whole model"
+        )
     if not all(bool(extreme.isfinite()) for extreme in torch.aminmax(stored)):  # NaN is both extremes
         raise UserError(f"{name or 'the layer'}: holds weights that are not finite; the model is damaged")
 
@@ -173,14 +193,34 @@ def _check_calibration(batches: Sequence[Mapping[str, Tensor]]) -> None:
 
 
 def _tell_of_dense_weights(model: nn.Module) -> None:
-    """Warn of parameters with three or more dimensions inside the blocks: no linear layer holds them."""
-    blocks = _blocks(model)
-    inside = {n: p for n, p in model.named_parameters() if n.startswith(blocks) and p.ndim > 1}
-    left = [n for n, p in inside.items() if p.ndim > 2]
-    if left:
-        share = sum(inside[n].numel() for n in left) / sum(p.numel() for p in inside.values())
+    """Warn of what stays dense inside the blocks: linear layers that packed ones cannot stand for, other matrices."""
+    staying = staying_layers(model)
+    if staying:
+        name, reason = next(iter(staying.items()))
+        count = f"{len(staying)} linear layers stay" if len(staying) > 1 else "one linear layer stays"
+        warnings.warn(f"{count} dense inside the blocks: {name} ({reason})", stacklevel=4)
+    blocks, matrices, loose = _blocks(model), 0, dict[str, int]()
+    for path, module in model.named_modules():
+        for leaf, parameter in module.named_parameters(path, recurse=False):
+            if leaf.startswith(blocks) and parameter.ndim > 1:
+                matrices += parameter.numel()
+                if not isinstance(module, nn.Linear | Conv1D | nn.Embedding):
+                    loose[leaf] = parameter.numel()
+    if loose:
+        largest = max(loose, key=lambda name: loose[name])
         warnings.warn(
-            f"{share:.0%} of the weights inside the blocks stay dense: {left[0]} ({len(left)} of its kind) is no "
-            "linear layer",
+            f"{sum(loose.values()) / matrices:.0%} of the weights inside the blocks stay dense: {largest} "
+            f"({len(loose)} of its kind) is no linear layer",
             stacklevel=4,
         )
+
+
+@contextmanager
+def _float32_by_default() -> Iterator[None]:
+    """Within the block, new tensors are float32 whatever the program has set: scales must not depend on that."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

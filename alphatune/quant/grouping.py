@@ -94,8 +94,9 @@ class Grouping:
         """[G, R]: how many weights each group has (g, but for shorter last groups)."""
         even = self.rows % self.span == 0 if self.span > 1 else self.columns % self.size == 0
         if even:
-            return torch.full(self.scales_shape, float(self.size), device=device)
-        return self.total(torch.ones(1, 1, device=device).expand(self.columns, self.rows))
+            return torch.full(self.scales_shape, float(self.size), dtype=torch.float32, device=device)
+        one = torch.ones(1, 1, dtype=torch.float32, device=device)
+        return self.total(one.expand(self.columns, self.rows))
 
     def vectors(self, weight: Tensor) -> list[Tensor]:
         """`weight` [out, in] as matrices of equally long groups, in row order: the full groups, then the short ones."""
