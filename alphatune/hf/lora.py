@@ -14,6 +14,7 @@ from peft.utils import PeftType
 from torch import Tensor, nn
 
 from alphatune.errors import UserError
+from alphatune.hf.offloaded import refuse_offloaded
 from alphatune.packed.linear import PackedLinear, packed_layers
 
 _INITS = ("gaussian", "orthogonal", "eva", "mica")  # others subtract the product that they start from from the base
@@ -76,6 +77,7 @@ class PackedLoraModel(LoraModel):
         base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
         if not isinstance(base, PackedLinear):
             return LoraModel._create_new_module(lora_config, adapter_name, target, **kwargs)
+        refuse_offloaded(base, "add an adapter")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Unsupported layer type .*PackedLinear")
             return PackedLoraLinear(target, adapter_name, config=lora_config, **kwargs)

@@ -19,9 +19,12 @@ from transformers.quantizers import auto
 from transformers.quantizers.base import HfQuantizer
 
 from alphatune.errors import UserError
+from alphatune.hf import counts
+from alphatune.hf.carried import refuse_adapters
+from alphatune.hf.dense import unpack_layers
 from alphatune.packed import walk
 from alphatune.packed.linear import PackedLinear, packed_layers
-from alphatune.packed.walk import LayerReport, linear_layers, replace, weight_of
+from alphatune.packed.walk import LayerReport, linear_layers, replace, staying_layers, weight_of
 from alphatune.quant.grouping import Grouping
 from alphatune.settings import FORMATS, Quantization
 
@@ -46,8 +49,8 @@ def quantize_model(
         The same model.
 
     Raises:
-        UserError: the model is packed already, no layer is to be packed, weights are not finite, a group size does not
-            fit, or the solver lacks calibration inputs.
+        UserError: the model is packed already or carries an adapter, no layer is to be packed, weights are not finite
+            or not in memory, a group size does not fit, or the solver lacks calibration inputs.
     """
     if not isinstance(config, Quantization):
         raise UserError(f"quantize_model takes alphatune.BCQConfig or alphatune.UniformConfig, not {type(config)}")
@@ -93,6 +96,7 @@ class PackedQuantizer(HfQuantizer):
         """Put empty packed layers into the skeleton."""
         if not self.pre_quantized:
             return model
+        _show_as_quantised(model)
         stored = _stored(checkpoint_files)
         modules = self.settings.modules if isinstance(self.settings.modules, dict) else {}
         found: dict[str, int] = {}
@@ -132,7 +136,8 @@ class PackedQuantizer(HfQuantizer):
             return model
         for name, layer in packed_layers(model).items():
             for which, tensor in _tensors(layer).items():
-                if not getattr(tensor, "_is_hf_initialized", False):  # what the loader sets on all that it has read
+                # what the loader sets on all that it has read; what is offloaded stays on disk until it is used
+                if not tensor.is_meta and not getattr(tensor, "_is_hf_initialized", False):
                     raise UserError(f"the checkpoint lacks {name}.{which}: it is incomplete or of another model")
                 if tensor.is_floating_point() and not tensor.is_meta and not bool(tensor.isfinite().all()):
                     raise UserError(f"{name}.{which} holds values that are not finite: the checkpoint is damaged")
@@ -151,6 +156,11 @@ class PackedQuantizer(HfQuantizer):
             state[first.removesuffix("qweight") + "weight"] = torch.empty(0)
         return state, {}
 
+    def _dequantize(self, model: Any, dtype: torch.dtype | None = None) -> Any:
+        """`model.dequantize()`: ordinary layers with the weights that the packed ones stand for."""
+        model.hqq_quantized = False
+        return unpack_layers(model, dtype or torch.float32)
+
     def is_serializable(self) -> bool:
         """Packed models can be saved."""
         return True
@@ -166,6 +176,7 @@ def register() -> None:
     for settings in FORMATS.values():
         auto.AUTO_QUANTIZATION_CONFIG_MAPPING[settings.quant_method] = settings  # used by its methods only
         auto.AUTO_QUANTIZER_MAPPING[settings.quant_method] = PackedQuantizer
+    counts.register()
 
 
 def _sizes(model: nn.Module) -> dict[str, int]:
@@ -176,9 +187,19 @@ def _sizes(model: nn.Module) -> dict[str, int]:
 def _attach(quantizer: PackedQuantizer, model: Any) -> None:
     model.hf_quantizer, model.is_quantized = quantizer, True
     model.quantization_method = quantizer.settings.quant_method
+    _show_as_quantised(model)
+
+
+def _show_as_quantised(model: Any) -> None:
+    """Open the only door of peft's `prepare_model_for_kbit_training` to a format that it does not know by name.
+
+    Behind it, gradient checkpointing is switched on as for other packed formats, which peft otherwise skips silently.
+    """
+    model.hqq_quantized = True
 
 
 def _pack(model: nn.Module, config: Quantization, progress: bool, calibration: Calibration | None) -> list[LayerReport]:
+    refuse_adapters(model, "quantise")
     if packed_layers(model):
         raise UserError("this model is quantised already; quantise the dense one")
     chosen = None if config.modules is None else _chosen(model, config.modules)
@@ -189,10 +210,13 @@ def _pack(model: nn.Module, config: Quantization, progress: bool, calibration: C
 
 def _chosen(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
     """The linear layers inside the blocks whose name is, or ends in, one of `names`."""
-    layers, chosen = linear_layers(model), dict[str, nn.Module]()
+    layers, chosen, staying = linear_layers(model), dict[str, nn.Module](), staying_layers(model)
     for wanted in names:
         matches = {n: m for n, m in layers.items() if n == wanted or n.endswith(f".{wanted}")}
         if not matches:
+            for name, reason in staying.items():
+                if name == wanted or name.endswith(f".{wanted}"):
+                    raise UserError(f"modules: {name} stays dense: {reason}")
             known = ", ".join(sorted({n.rpartition(".")[2] for n in layers})) or "none"
             raise UserError(f"modules: no linear layer inside the blocks is called {wanted}; there are: {known}")
         chosen.update(matches)

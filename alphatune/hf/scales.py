@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 import torch
-from accelerate.utils import align_module_device, has_offloaded_params
+from accelerate.utils import align_module_device
 from peft import PeftConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
@@ -25,9 +25,10 @@ from alphatune import ranges
 from alphatune.config import Method
 from alphatune.errors import UserError
 from alphatune.hf import lora
+from alphatune.hf.offloaded import refuse_offloaded
 from alphatune.hf.rows import RowAdapters, row_adapters
 from alphatune.packed.fingerprint import fingerprint as packed_fingerprint
-from alphatune.packed.linear import PackedLinear, moved_only, packed_layers
+from alphatune.packed.linear import PackedLinear, moved_only
 
 TRAINABLE = ranges.choices(Method, "trainable")
 
@@ -96,8 +97,8 @@ class AlphaTuningLayer(nn.Module, BaseTunerLayer):
         """A new adapter that starts from the base's scales: nothing changes yet."""
         if self.merged:
             raise UserError("an adapter is merged: unmerge it before adding another")
-        with align_module_device(self.base_layer):  # where its scales are on disk, they are read
-            self.alphatuning_scale[adapter_name] = nn.Parameter(self.base_layer.initial_scale(which))
+        refuse_offloaded(self.base_layer, "add an adapter")
+        self.alphatuning_scale[adapter_name] = nn.Parameter(self.base_layer.initial_scale(which))
         self.trains[adapter_name] = which
 
     def delete_adapter(self, adapter_name: str) -> None:
@@ -151,7 +152,8 @@ class AlphaTuningLayer(nn.Module, BaseTunerLayer):
         """Scales and kind of an adapter; (None, None) if it has none for this layer."""
         if name not in self.alphatuning_scale:
             return None, None
-        return self.alphatuning_scale[name].float(), self.trains[name]
+        with align_module_device(self.alphatuning_scale):  # offloaded together with the base
+            return self.alphatuning_scale[name].float(), self.trains[name]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AlphaTuningLayer:
         """`to`, `half` and the like move the scales but leave them float32, as those of the base."""
@@ -177,8 +179,7 @@ class AlphaTuningLayer(nn.Module, BaseTunerLayer):
         if len(names) > 1:
             raise UserError(f"merge one adapter, not {', '.join(names)}: scales do not add up")
         layer = self.base_layer
-        if has_offloaded_params(layer):
-            raise UserError("the packed layers are offloaded: load the model whole to merge an adapter into them")
+        refuse_offloaded(layer, "merge an adapter")
         alpha, offset = layer.effective(self.alphatuning_scale[names[0]].float(), self.trains[names[0]])
         if safe_merge and not bool(alpha.isfinite().all()):
             raise UserError(f"adapter {names[0]} holds scales that are not finite; it was not merged")
@@ -290,10 +291,9 @@ class AlphaTuningModel(BaseTuner):
 
 def fingerprint(model: nn.Module) -> str | None:
     """That of the packed layers of a model, whatever adapter is merged into them; None on the meta device."""
-    layers = packed_layers(model).values()
-    if any(layer.alpha.is_meta and not has_offloaded_params(layer) for layer in layers):
+    tensors = list(_base_tensors(model))
+    if any(t.is_meta for t in tensors):
         return None
-    tensors = _base_tensors(model)
     return packed_fingerprint((str(t.dtype), t.shape, t.detach().cpu().contiguous().numpy().tobytes()) for t in tensors)
 
 
@@ -303,11 +303,9 @@ def _base_tensors(model: nn.Module) -> Iterator[Tensor]:
     for _, module in model.named_modules():
         if isinstance(module, AlphaTuningLayer):
             inside.add(id(module.base_layer))
-            with align_module_device(module.base_layer):  # read from disk where they are there
-                yield from module.base_tensors()
+            yield from module.base_tensors()
         elif isinstance(module, PackedLinear) and id(module) not in inside:
-            with align_module_device(module):
-                yield from (t for t in (module.qweight, module.alpha, module.offset) if t is not None)
+            yield from (t for t in (module.qweight, module.alpha, module.offset) if t is not None)
 
 
 def register() -> None:

@@ -15,7 +15,9 @@ _FORWARDS = (nn.Linear.forward, Conv1D.forward)
 
 def reason_to_stay(layer: nn.Module, owners: dict[int, int]) -> str | None:
     """Why a packed layer cannot stand for this linear one, in a few words; None if it can. `owners`: see below."""
-    if type(layer).forward not in _FORWARDS or "forward" in vars(layer):  # subclasses; calls redirected by a hook
+    if "forward" in vars(layer):
+        return "its calls are redirected, as for offloading"
+    if type(layer).forward not in _FORWARDS:
         return f"{type(layer).__name__} has a forward of its own"
     weight = layer._parameters.get("weight")
     if weight is None:  # parametrizations, pruning, spectral norm

@@ -61,7 +61,8 @@ def quantize_layers(
     """
     targets = linear_layers(model) if layers is None else dict(layers)
     if not targets:
-        raise UserError(f"{type(model).__name__} has no linear layers inside repeated blocks: nothing to quantise")
+        why = next((f"; {name} stays dense: {reason}" for name, reason in staying_layers(model).items()), "")
+        raise UserError(f"{type(model).__name__} has no linear layers inside repeated blocks: nothing to quantise{why}")
     for name, layer in targets.items():
         _check_finite(layer, name)  # calibration would spread a fault to every layer behind it
     if layers is None:
@@ -171,9 +172,7 @@ def replace(model: nn.Module, name: str, module: nn.Module) -> None:
 def _check_finite(layer: nn.Module, name: str) -> None:
     stored = layer.weight.detach()  # type: ignore[union-attr, operator]  # as it lies in memory: no copy is made
     if stored.is_meta:
-        raise UserError(
-            f"{name or 'the layer'}: weights not in memory (offloaded?): load the whole model"
-        )
+        raise UserError(f"{name or 'the layer'}: weights not in memory (offloaded?): load the whole model")
     if not all(bool(extreme.isfinite()) for extreme in torch.aminmax(stored)):  # NaN is both extremes
         raise UserError(f"{name or 'the layer'}: holds weights that are not finite; the model is damaged")
 

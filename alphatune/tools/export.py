@@ -21,12 +21,11 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from alphatune.errors import UserError
 from alphatune.hf import checkpoints
+from alphatune.hf.dense import unpack_layers, without_quantization
 from alphatune.packed.linear import PackedLinear, packed_layers
-from alphatune.packed.walk import replace
 from alphatune.tools import outputs
 
 LUT_GEMM_JSON, LUT_GEMM_TENSORS = "lut_gemm.json", "lut_gemm.safetensors"
@@ -79,20 +78,15 @@ def to_dense(model: Any, dtype: torch.dtype = torch.float32) -> Any:
         The same model, in `dtype`.
 
     Raises:
-        UserError: nothing in it is packed.
+        UserError: nothing in it is packed, or it carries an adapter.
     """
-    layers = packed_layers(model)
-    if not layers:
-        raise UserError(f"{type(model).__name__} has no packed layer")
-    with torch.device("meta"):
-        original = type(model)(_without_quantization(model))  # which says of each layer what it was
-    for name, layer in layers.items():
-        replace(model, name, _dense_layer(layer, isinstance(original.get_submodule(name), Conv1D)))
-    model.config = _without_quantization(model)
+    plain = without_quantization(model)
+    model = unpack_layers(model, dtype)
+    model.config = plain
     model.is_quantized, model.hf_quantizer = False, None
     if hasattr(model, "quantization_method"):
         del model.quantization_method
-    return model.to(dtype)
+    return model
 
 
 def write_lut_gemm(model: nn.Module, folder: Path, dtype: torch.dtype = torch.float16) -> dict[str, Any]:
@@ -144,24 +138,3 @@ def _per_output(scales: Tensor, layer: PackedLinear) -> Tensor:
     """[G, ..., R] -> [G, ..., out]: a scale that several rows share is repeated, as kernels have one per output."""
     span = layer.grouping.span
     return scales if span == 1 else scales.repeat_interleave(span, dim=-1)[..., : layer.out_features]
-
-
-def _dense_layer(layer: PackedLinear, transposed: bool) -> nn.Module:
-    weight = layer.weight_t().detach()
-    dense: Any
-    with torch.device("meta"):  # no initial values: they are replaced at once
-        if transposed:
-            dense = Conv1D(layer.out_features, layer.in_features)
-        else:
-            dense = nn.Linear(layer.in_features, layer.out_features)
-    dense.weight = nn.Parameter(weight if transposed else weight.T.contiguous(), requires_grad=False)
-    dense.bias = layer.bias
-    if transposed and layer.bias is None:  # a Conv1D cannot do without
-        dense.bias = nn.Parameter(weight.new_zeros(layer.out_features), requires_grad=False)
-    return dense
-
-
-def _without_quantization(model: Any) -> Any:
-    values = model.config.to_dict()
-    values.pop("quantization_config", None)
-    return type(model.config).from_dict(values)
