@@ -21,11 +21,13 @@ from transformers import AutoConfig, AutoTokenizer, set_seed
 from transformers.utils import logging
 
 from alphatune.errors import UserError
-from alphatune.hf import hub
+from alphatune.hf import hub, kinds
 from alphatune.settings import FORMATS
 
 TASKS = {"causal-lm": "AutoModelForCausalLM", "classification": "AutoModelForSequenceClassification"}
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_NEEDED: dict[str | None, str] = {"causal-lm": f"; needed is a {kinds.CAUSAL}",
+           "classification": "; needed is a classifier, or a body that takes a new head"}  # fmt: skip
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 TOKENIZER = ("tokenizer*.json", "vocab.*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model",
               "chat_template.*")  # fmt: skip
@@ -92,8 +94,13 @@ def settings(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: it is no such checkpoint.
     """
-    if not (folder / "config.json").is_file() and (folder / ADAPTER_CONFIG).is_file():
-        raise UserError(f"{folder} is an adapter, not a model: give the base, and this folder as --adapter")
+    if (folder / ADAPTER_CONFIG).is_file():
+        # with both in one folder, transformers would load the base that the adapter names, not the model beside it
+        held = "holds an adapter beside a model" if (folder / "config.json").is_file() else "is an adapter, not a model"
+        raise UserError(
+            f"{folder} {held}: merge it first, model.merge_and_unload(), or give the base, and a folder with the "
+            "adapter alone as --adapter where a command takes one"
+        )
     config = read_json(folder / "config.json")
     weight_files(folder)
     method = quant_method(config)
@@ -146,6 +153,9 @@ def load(folder: Path, task: str | None = None, dtype: str = "auto") -> Any:
         UserError: the files are damaged, incomplete, or of a model that transformers does not know.
     """
     config = settings(folder)
+    kind = kinds.kind_of(config)
+    if task == "causal-lm" and kind not in (None, kinds.CAUSAL):
+        raise UserError(f"{folder} holds a {kind} ({kinds.architecture(config)}); needed is a {kinds.CAUSAL}")
 
     set_seed(0)  # a classification head may be new
     try:
@@ -164,7 +174,8 @@ def load(folder: Path, task: str | None = None, dtype: str = "auto") -> Any:
     if task == "classification":
         missing = [key for key in missing if not key.startswith(_HEADS)]
     if missing:  # transformers would go on with random weights
-        raise UserError(f"{folder}: the weights lack {missing[0]} ({len(missing)} in all) of {type(model).__name__}")
+        lacking = f"the weights lack {missing[0]} ({len(missing)} in all) of {type(model).__name__}"
+        raise UserError(f"{folder}: {lacking}{_NEEDED.get(task, '')}")
     # a head may be left out; a numbered part belongs to the blocks, and transformers would go on without it
     unused = sorted(str(key) for key in found["unexpected_keys"] if re.search(r"\.\d+\.", f".{key}"))
     if unused:
@@ -297,9 +308,8 @@ def _model_class(config: dict[str, Any], task: str | None) -> Any:
     """transformers' class for a task; without one, the class that the checkpoint was saved from."""
     if task is not None:
         return getattr(transformers, TASKS[task])
-    names = config.get("architectures")
-    name = names[0] if isinstance(names, list) and names else None
-    found = getattr(transformers, name, None) if isinstance(name, str) else None
+    name = kinds.architecture(config)
+    found = getattr(transformers, name, None) if name is not None else None
     if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
         return found
     return transformers.AutoModelForCausalLM

@@ -57,11 +57,13 @@ class PackedLoraModel(LoraModel):
     """peft's LoRA, which also knows packed layers; target_modules="all-linear" means them where there are any.
 
     Raises:
-        UserError: an initialisation that edits the base, whose codes cannot take it up.
+        UserError: an initialisation that edits the base, whose codes cannot take it up; an offloaded model.
     """
 
     def _prepare_adapter_config(self, peft_config: Any, model_config: dict[str, Any]) -> Any:
         packed = packed_names(self.model)
+        if packed:
+            refuse_offloaded(self.model, "add an adapter")
         init = peft_config.init_lora_weights
         if packed and isinstance(init, str) and init.lower() not in _INITS:
             raise UserError(
@@ -77,7 +79,6 @@ class PackedLoraModel(LoraModel):
         base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
         if not isinstance(base, PackedLinear):
             return LoraModel._create_new_module(lora_config, adapter_name, target, **kwargs)
-        refuse_offloaded(base, "add an adapter")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Unsupported layer type .*PackedLinear")
             return PackedLoraLinear(target, adapter_name, config=lora_config, **kwargs)

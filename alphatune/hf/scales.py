@@ -97,7 +97,6 @@ class AlphaTuningLayer(nn.Module, BaseTunerLayer):
         """A new adapter that starts from the base's scales: nothing changes yet."""
         if self.merged:
             raise UserError("an adapter is merged: unmerge it before adding another")
-        refuse_offloaded(self.base_layer, "add an adapter")
         self.alphatuning_scale[adapter_name] = nn.Parameter(self.base_layer.initial_scale(which))
         self.trains[adapter_name] = which
 
@@ -217,6 +216,7 @@ class AlphaTuningModel(BaseTuner):
         return peft_config
 
     def _prepare_model(self, peft_config: Any, model: nn.Module) -> None:
+        refuse_offloaded(model, "add an adapter")
         found = fingerprint(model)
         expected = getattr(peft_config, "_expected_base", None)
         if expected and found and found != expected:

@@ -32,7 +32,8 @@ def parser(name: str) -> Parser:
 
 
 def _quantize(to: argparse.ArgumentParser) -> None:
-    to.add_argument("model", metavar="MODEL", help="folder, or hub id; safetensors only")
+    to.add_argument("model", metavar="MODEL", help="folder, or hub id, of a dense transformers model of any kind, "
+                    "without an adapter; safetensors only")  # fmt: skip
     to.add_argument("out", type=Path, metavar="OUT", help="folder to write")
     to.add_argument("--revision", help="commit, branch or tag of a hub id")
     bits = ranges.field(BCQConfig, "bits")
@@ -82,7 +83,7 @@ def _inspect(to: argparse.ArgumentParser) -> None:
 
 
 def _export(to: argparse.ArgumentParser) -> None:
-    to.add_argument("dir", metavar="DIR", help="folder or hub id of a packed checkpoint")
+    to.add_argument("dir", metavar="DIR", help="folder or hub id of a packed checkpoint, a model of any kind")
     to.add_argument("out", type=Path, metavar="OUT", help="folder to write")
     to.add_argument("--to", choices=("dense", "lut-gemm"), required=True, help="a plain checkpoint, or kernel tensors")
     to.add_argument("--revision", help="commit, branch or tag of a hub id")

@@ -97,10 +97,16 @@ def _field(line: str, number: int, file: Path) -> str:
 
 def _encode(texts: list[str], tokenizer: Any, model: Any, new: int) -> list[list[int]]:
     limit = getattr(model.config, "max_position_embeddings", None)
+    vocabulary = model.get_input_embeddings().weight.shape[0]
     found = [list(tokenizer(text).input_ids) for text in texts]
     for text, ids in zip(texts, found, strict=True):
         if not ids:
             raise UserError(f"the tokenizer finds no token in {text[:40]!r}")
+        if max(ids) >= vocabulary:
+            raise UserError(
+                f"the tokenizer gives token {max(ids)} in {text[:40]!r}, but the model has {vocabulary}: the tokenizer "
+                "is that of another model"
+            )
         if limit is not None and len(ids) + new > limit:
             raise UserError(
                 f"the prompt {text[:40]!r} has {len(ids)} tokens: with --max-new-tokens {new} it exceeds the model's "

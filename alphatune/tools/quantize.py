@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     model.to(getattr(torch, args.dtype))  # after the errors are measured; scales stay float32
     with outputs.new_folder(args.out, args.overwrite, [source]) as folder, checkpoints.quiet():
         model.save_pretrained(folder)
+        checkpoints.settings(folder)  # what was written is a whole model
         if not checkpoints.copy_tokenizer(source, folder):
             print(f"note: {args.model} has no tokenizer files to copy", file=sys.stderr)
         size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
