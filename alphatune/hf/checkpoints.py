@@ -155,7 +155,7 @@ def load(folder: Path, task: str | None = None, dtype: str = "auto") -> Any:
     config = settings(folder)
     kind = kinds.kind_of(config)
     if task == "causal-lm" and kind not in (None, kinds.CAUSAL):
-        raise UserError(f"{folder} holds a {kind} ({kinds.architecture(config)}); needed is a {kinds.CAUSAL}")
+        raise UserError(f"{folder} holds {kinds.architecture(config)} ({kind}); needed is a {kinds.CAUSAL}")
 
     set_seed(0)  # a classification head may be new
     try:

@@ -18,6 +18,8 @@ def missing(name: str, revision: str | None = None, offline: bool = False) -> st
     folder = Path(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
+            if (folder / "adapter_config.json").is_file():
+                return f"{folder} is an adapter, not a model: merge it into its base first, or give the base"
             return f"{folder} has no config.json, so it is not a transformers checkpoint"
         return None if list(folder.glob("*.safetensors")) else f"{folder} holds no *.safetensors weights"
     if is_path(name):

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PromptLearningConfig, TaskType
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
 from alphatune.config import Decode
 from alphatune.errors import UserError
@@ -39,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
     source = checkpoints.local(args.base, args.revision)
     checkpoints.settings(source)  # says of an adapter that it is one
     folders = [checkpoints.local(name) for name in args.adapter]
+    for folder in folders:
+        _check_generates(folder)
     tokenizer = checkpoints.load_tokenizer(source)
     model = checkpoints.load(source, "causal-lm", args.dtype)
     tokens = _encode(texts, tokenizer, model, args.max_new_tokens)
@@ -57,6 +61,16 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("\n".join(_lines(results)))
     return 0
+
+
+def _check_generates(folder: Path) -> None:
+    """Refuse an adapter of another task, and prompts in front of the text, which are not decoded here."""
+    settings = checkpoints.read_json(folder / checkpoints.ADAPTER_CONFIG)
+    task, kind = settings.get("task_type"), settings.get("peft_type")
+    if task not in (None, TaskType.CAUSAL_LM.value):
+        raise UserError(f"{folder}: an adapter for {task}; needed is one of a causal language model")
+    if isinstance(kind, str) and issubclass(PEFT_TYPE_TO_CONFIG_MAPPING.get(kind, object), PromptLearningConfig):  # type: ignore[call-overload]
+        raise UserError(f"{folder}: {kind} puts prompts in front of the text; needed is an adapter of the layers")
 
 
 def prompts(given: Sequence[str], file: Path | None) -> list[str]:
