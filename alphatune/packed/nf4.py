@@ -43,7 +43,7 @@ def install(model: nn.Module) -> None:
             columns, rows, bias=bias is not None, compute_dtype=torch.float32, compress_statistics=True,
             quant_type="nf4", device="meta",
         )  # fmt: skip
-        codes = bnb.nn.Params4bit(
+        codes: Any = bnb.nn.Params4bit(
             weight.contiguous(), requires_grad=False, compress_statistics=True, quant_type="nf4", blocksize=NF4.block
         )
         codes.module = coded

@@ -57,7 +57,7 @@ def kind_of(made: dict[str, Any]) -> str:
 def has_adapter(made: dict[str, Any]) -> bool:
     """Whether what the run trained is an adapter beside an untouched model."""
     method = made["config"]["method"]
-    return method["train"] in ("scales", "lora") and method["quantize"] in ("before", "never")
+    return method["train"] in ("scales", "lora") and method["quantize"] in ("before", "never", "nf4")
 
 
 def _front(made: dict[str, Any], kind: str, base: str | None) -> str:
@@ -151,6 +151,12 @@ def _belonging(made: dict[str, Any], base: str | None) -> str:
 
 def _codes(made: dict[str, Any], kind: str) -> str:
     """How the linear layers are stored, or were before they became dense again."""
+    if made["config"]["method"]["quantize"] == "nf4":
+        return (
+            "The linear layers inside the base's transformer blocks were frozen in NF4 codes while it trained: load the base "
+            "with bitsandbytes, `BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='nf4', "
+            "bnb_4bit_use_double_quant=True)`."
+        )
     quant = made["config"]["quant"]
     format_ = {"bcq": f"binary codes ({quant['solver']})", "uniform": "uniform codes"}[quant["format"]]
     group = f"group of {quant['group_size']} weights" if quant["group_size"] else "row"

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from alphatune.errors import UserError
-from alphatune.hf import checkpoints
 from alphatune.run import record
 from alphatune.terminal import Parser, log_to_terminal, status_of
-from alphatune.tools import package
 
 TEXT = Path("examples/general.txt")
 
@@ -45,6 +38,10 @@ def parser() -> Parser:
 
 
 def _main(given: argparse.Namespace) -> int:
+    from alphatune.hf import checkpoints  # what needs torch: --help does not wait for it
+    from alphatune.learn import general
+    from alphatune.tools import package
+
     texts = _paragraphs(given.text)
     rows: list[dict[str, Any]] = []
     before: dict[str, float] = {}  # backbone -> its loss: runs share it
@@ -57,8 +54,8 @@ def _main(given: argparse.Namespace) -> int:
                 raise UserError(f"{path}: task={run.config.task.name} is no language model's: its head writes no text")
             key = json.dumps(made["model"]["identity"], sort_keys=True)
             if key not in before:
-                before[key] = loss(*run.backbone(), texts)
-            after = loss(*run.final, texts)
+                before[key] = general.loss(*run.backbone(), texts)
+            after = general.loss(*run.final, texts)
         rows.append({"run_id": made["run_id"], "before": before[key], "after": after})
         print(f"{made['run_id']:<60} {before[key]:8.3f} {after:8.3f} {after - before[key]:+8.3f}", flush=True)
     if given.out:
@@ -76,31 +73,3 @@ def _paragraphs(path: Path) -> list[str]:
     if not found:
         raise UserError(f"--text {path}: holds no text")
     return found
-
-
-@torch.no_grad()
-def loss(model: nn.Module, tokenizer: Any, texts: list[str]) -> float:
-    """Mean nats per token of `texts`, each read alone; a paragraph's first token is only read.
-
-    Raises:
-        UserError: the texts are too short to measure anything.
-    """
-    wrapped: Any = model.eval()
-    device = next(model.parameters()).device
-    total, count = 0.0, 0
-    for ids in _tokens(tokenizer, texts, getattr(wrapped.config, "max_position_embeddings", None)):
-        logits = wrapped(input_ids=ids.to(device)).logits[0, :-1].float()
-        total += float(nn.functional.cross_entropy(logits, ids[0, 1:].to(device), reduction="sum"))
-        count += ids.shape[1] - 1
-    if not count:
-        raise UserError("the text has no paragraph of two tokens or more")
-    if not math.isfinite(total):
-        raise UserError("the model's loss is not finite: it is damaged")
-    return total / count
-
-
-def _tokens(tokenizer: Any, texts: list[str], limit: int | None) -> Iterator[torch.Tensor]:
-    for text in texts:
-        ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"][:limit]])
-        if ids.shape[1] > 1:
-            yield ids

@@ -109,6 +109,8 @@ def _base(made: dict[str, Any], kind: str, given: str | None) -> str:
         raise UserError(f"--base: belongs to --as adapter, not to --as {kind}")
     if kind == "base" and method["quantize"] != "before":
         raise UserError(f"--as base: method={method['name']} adapts no quantised model; use --as model")
+    if kind == "model" and method["quantize"] == "nf4":
+        raise UserError("--as model: LoRA beside NF4 codes cannot be merged; use --as adapter")
     if kind == "model" and method["quantize"] == "before" and method["train"] == "lora":
         raise UserError("--as model: LoRA beside codes cannot be merged; use --as base and --as adapter")
     return ""

@@ -72,8 +72,8 @@ def test_every_method_has_a_card_whose_code_is_code(method: str) -> None:
     code = text.split("```python\n")[1].split("```")[0]
     names = {alias.name for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Import) for alias in node.names}
     assert ('from_pretrained("someone/model")' in code) and len(code.strip().splitlines()) <= 6
-    assert ("alphatune" in names) == (method not in ("full_ft", "lora", "ptq_w_plus_lora"))
-    assert front(text)["library_name"] == ("peft" if method in ("lora", "bcq_lora", "alphatuning", "peqa")
+    assert ("alphatune" in names) == (method not in ("full_ft", "lora", "ptq_w_plus_lora", "qlora"))
+    assert front(text)["library_name"] == ("peft" if method in ("lora", "bcq_lora", "qlora", "alphatuning", "peqa")
                                            else "transformers")  # fmt: skip
 
 

@@ -60,12 +60,12 @@ def _small(quick: list[str]) -> list[str]:
     return [a for o in quick for a in ("--set", o)]
 
 
-def test_the_demo_covers_every_method_and_composes() -> None:
+def test_the_demo_covers_every_method_of_ours_and_composes() -> None:
     from alphatune.groups import choices
 
     demo = experiment.load("demo")
     methods = {config_of([*demo.base, *row.set]).method.name for row in demo.rows}
-    assert methods == set(choices("method"))
+    assert methods == set(choices("method")) - {"qlora"}  # which needs an extra
     assert len(demo.seeds) == 3
 
 
