@@ -133,6 +133,7 @@ class BCQConfig(_Settings):
     offset: bool = False
     rounds: int = between(1, 1000, 3)
     damping: float = between(1e-6, 10.0, 0.01)
+    start: str = one_of("greedy", "uniform", "best")
 
     def __post_init__(self) -> None:
         super().__post_init__()

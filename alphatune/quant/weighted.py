@@ -6,70 +6,16 @@ Pure tensor functions over rows of `vectors` [n, g], as in `bcq.py`; scales and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from alphatune.quant import bcq
+from alphatune.quant.bcq import Fit
 
-Fit = tuple[Tensor, Tensor, Tensor | None]  # alpha [n, q], signs [n, q, g], offset [n] or None
-
-
-def greedy(vectors: Tensor, bits: int, weights: Tensor | None = None, offset: bool = False) -> Fit:
-    """The greedy codes of Eq. 6-7; with `offset`, of what is left when the (weighted) mean is taken away."""
-    vectors = vectors.float()
-    if not offset:
-        return *bcq.greedy(vectors, bits), None
-    if weights is None:
-        centre = vectors.mean(dim=1)
-    else:
-        centre = (vectors * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
-    return *bcq.greedy(vectors - centre[:, None], bits), centre
-
-
-def alternating(
-    vectors: Tensor,
-    bits: int,
-    iterations: int,
-    weights: Tensor | None = None,
-    offset: bool = False,
-    trace: Callable[[Tensor], None] | None = None,
-) -> Fit:
-    """From the greedy result, `iterations` times: best scales (and offset) for the codes, then nearest codes for them.
-
-    The nearest code is the best one under any weights, so each step is exact and the error of a vector cannot rise;
-    where float rounding would let it, the vector keeps what it had.
-
-    Args:
-        vectors: [n, g], any float dtype; the maths is float32.
-        weights: [n, g], none negative; None: all 1.
-        trace: receives the weighted squared errors [n] after every iteration.
-
-    Returns:
-        alpha [n, q] float32, not negative, largest first (greedy's where nothing was better), signs [n, q, g] bool and
-        the offset [n], or None without `offset`.
-    """
-    vectors = vectors.float()
-    alpha, signs, centre = greedy(vectors, bits, weights, offset)
-    error = weighted_error(vectors, alpha, signs, centre, weights)
-    for _ in range(iterations):
-        solved = best_scales(vectors, signs, weights, offset)
-        new_alpha = solved[:, :bits].abs().sort(dim=1, descending=True).values  # the same set of values
-        new_centre = solved[:, bits] if offset else None
-        new_signs = bcq.nearest_codes(vectors if new_centre is None else vectors - new_centre[:, None], new_alpha)
-        new_error = weighted_error(vectors, new_alpha, new_signs, new_centre, weights)
-        better = new_error < error
-        if not bool(better.any()):
-            break
-        alpha = torch.where(better[:, None], new_alpha, alpha)
-        signs = torch.where(better[:, None, None], new_signs, signs)
-        error = torch.where(better, new_error, error)
-        if centre is not None and new_centre is not None:
-            centre = torch.where(better, new_centre, centre)
-        if trace is not None:
-            trace(error)
-    return alpha, signs, centre
+def greedy(vectors: Tensor, bits: int) -> Fit:
+    """The greedy codes of Eq. 6-7 of what is left when the mean, which becomes the offset, is taken away."""
+    centre = vectors.mean(dim=1)
+    return bcq.greedy(vectors - centre[:, None], bits)._replace(offset=centre)
 
 
 def best_scales(vectors: Tensor, signs: Tensor, weights: Tensor | None = None, offset: bool = False) -> Tensor:
