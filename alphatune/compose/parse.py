@@ -25,8 +25,11 @@ def parse(cfg: DictConfig) -> Config:
     config.model.name = config.model.name or config.model.name_or_path.rstrip("/").rsplit("/", 1)[-1]
     ranges.check(config)
     _check_heads(config.model.tiny)
-    if config.quant.format == "bcq":
-        check_solver(config.quant.solver, config.quant.q, config.quant.offset, "quant.", "q")
+    quant = config.quant
+    if quant.format == "bcq":
+        check_solver(quant.solver, quant.q, quant.offset, quant.start, "quant.", "q")
+    elif quant.start != "greedy":
+        raise UserError(f"quant.start={quant.start}: quant.format={quant.format} is a searched grid and has no start")
     return config
 
 

@@ -70,8 +70,8 @@ class _Rows(NamedTuple):
     def of(cls, vectors: Tensor, weights: Tensor | None) -> _Rows:
         if weights is None:
             values = _sort(vectors)
-            exact = values.double()  # errors are differences from this
-            return cls(values, _prefix(values), None, None, torch.linalg.vecdot(exact, exact))
+            energy = [torch.linalg.vecdot(part, part) for part in map(Tensor.double, values.split(_rows_of(values)))]
+            return cls(values, _prefix(values), None, None, torch.cat(energy))
         order = _argsort(vectors)
         values, given = vectors.gather(1, order), weights.gather(1, order)
         products = given.double() * values
@@ -214,21 +214,28 @@ def _signs(vectors: Tensor, rows: _Rows, state: _State) -> Tensor:
     """The codes [n, q, g] of the weights in their own order."""
     n, bits = state.alpha.shape
     signs = torch.empty(n, bits, vectors.shape[1], dtype=torch.bool, device=vectors.device)
-    missing = (state.centre[:, None] - vectors).add_(0.0)  # no zero is negative: its sign bit says which way to go
-    moved = torch.empty_like(missing)
-    for i in range(bits):  # the nearest codes, if no scale is below the sum of those behind it
-        torch.lt(missing, 0, out=signs[:, i])  # a weight in the middle goes down
-        missing -= torch.copysign(state.alpha[:, i, None], missing, out=moved)
+    step = _rows_of(vectors)
+    for start in range(0, n, step):
+        part = slice(start, start + step)
+        missing = (state.centre[part, None] - vectors[part]).add_(0.0)  # no zero is negative: it is told by its sign
+        moved = torch.empty_like(missing)
+        for i in range(bits):  # the nearest codes, if no scale is below the sum of those behind it
+            torch.lt(missing, 0, out=signs[part, i])  # a weight in the middle goes down
+            missing -= torch.copysign(state.alpha[part, i, None], missing, out=moved)
     behind = state.alpha.flip(1).cumsum(dim=1).flip(1) - state.alpha
-    others = ((state.alpha < behind).any(dim=1)).nonzero()[:, 0]
-    if len(others):
-        values = torch.nn.functional.pad(rows.values[others], (1, 0), value=-torch.inf)
-        bounds = values.gather(1, state.edges[others, 1:-1])  # the largest weight below each edge
-        position = torch.searchsorted(bounds, vectors[others].contiguous())
-        numbers = state.order[others].gather(1, position)
+    for part in (state.alpha < behind).any(dim=1).nonzero()[:, 0].split(step):
+        values = torch.nn.functional.pad(rows.values[part], (1, 0), value=-torch.inf)
+        bounds = values.gather(1, state.edges[part, 1:-1])  # the largest weight below each edge
+        position = torch.searchsorted(bounds, vectors[part].contiguous())
+        numbers = state.order[part].gather(1, position)
         planes = torch.arange(bits - 1, -1, -1, device=numbers.device)
-        signs[others] = (numbers[:, None] >> planes[:, None] & 1).bool()
+        signs[part] = (numbers[:, None] >> planes[:, None] & 1).bool()
     return signs
+
+
+def _rows_of(vectors: Tensor) -> int:
+    """How many rows a CPU's cache holds."""
+    return max(1, 2**16 // vectors.shape[1])
 
 
 def _plus_minus(bits: int, offset: bool, like: Tensor) -> Tensor:

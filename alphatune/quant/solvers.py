@@ -18,6 +18,9 @@ from alphatune.quant.bcq import Fit
 from alphatune.quant.grouping import Grouping
 from alphatune.settings import BCQConfig, Quantization, UniformConfig
 
+_CACHED = 2**17  # weights: what is done to them stays in a CPU's cache
+_LEAST_ROOM, _MOST_ROOM = 24 * 10**6, 96 * 10**6  # bytes
+
 
 @dataclass(frozen=True)
 class Solved:
@@ -44,18 +47,22 @@ def check_span(grouping: Grouping, config: Quantization) -> None:
         )
 
 
-def _rows_at_once(weight: Tensor, bits: int, grouping: Grouping) -> int:
-    """Rows solved at once: temporaries of 50 to 100 bytes a weight, beside 2^q numbers for each group, must stay below
-    the layer's own bytes. A small layer is given what fits a CPU's cache.
-    """
-    budget = min(2**20, max(2**17, weight.numel() // (8 * bits + 24)))
+def _rows_at_once(weight: Tensor, config: Quantization, grouping: Grouping) -> int:
+    """Rows solved at once, about the same number every time; temporaries stay below the layer's own bytes, or 24 MB."""
+    bits, unit = config.bits, grouping.columns * grouping.span
     if weight.stride(1) != 1:
         # Conv1D stores the transpose. There torch adds a row up in an order that depends on how many rows there are:
         # the last digits of stored scales are those of this many.
-        budget = min(2**18, max(2**14, weight.numel() // (8 * bits + 24)))
-    elif grouping.size < 2**bits:
-        budget = budget * grouping.size // 2**bits
-    return max(1, budget // (grouping.columns * grouping.span)) * grouping.span
+        return max(1, min(2**18, max(2**14, weight.numel() // (8 * bits + 24))) // unit) * grouping.span
+    if (
+        isinstance(config, BCQConfig) and config.solver == "alternating"
+    ):  # few large steps: it works on whole rows' sums
+        each = 20 + 3 * bits + 400 * 2**bits // grouping.size  # bytes a weight
+        most = min(max(4 * weight.numel(), _LEAST_ROOM), _MOST_ROOM) // each
+    else:
+        most = _CACHED
+    pieces = -(-weight.numel() // max(most, unit))
+    return -(-grouping.rows // (pieces * grouping.span)) * grouping.span
 
 
 def solve_matrix(weight: Tensor, config: Quantization, grouping: Grouping, hessian: Tensor | None = None) -> Solved:
@@ -68,7 +75,7 @@ def solve_matrix(weight: Tensor, config: Quantization, grouping: Grouping, hessi
     # allocated first and filled in place: small results kept between large temporaries would fragment the heap
     packed = torch.empty(words, config.bits, grouping.rows, dtype=torch.int32, device=weight.device)
     scales = torch.empty(groups, config.bits + offset, shared, device=weight.device)  # the offset comes last
-    errors, step, curvature = _Errors(), _rows_at_once(weight, config.bits, grouping), None
+    errors, step, curvature = _Errors(), _rows_at_once(weight, config, grouping), None
     if hessian is not None and isinstance(config, BCQConfig):
         curvature = calibrated.Curvature.of(hessian, config.damping, config.solver == "gptq")
         if grouping.span == 1:  # larger pieces: every step multiplies them by the [in, in] second moments

@@ -12,6 +12,7 @@ from torch import Tensor
 from alphatune.quant import bcq
 from alphatune.quant.bcq import Fit
 
+
 def greedy(vectors: Tensor, bits: int) -> Fit:
     """The greedy codes of Eq. 6-7 of what is left when the mean, which becomes the offset, is taken away."""
     centre = vectors.mean(dim=1)
