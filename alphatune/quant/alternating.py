@@ -252,8 +252,8 @@ def _ends(rows: _Rows) -> Tensor:
 
 def _rounded_up(values: Tensor) -> Tensor:
     """The least float32 that is not below: a float32 is below the one if and only if it is below the other."""
-    near = values.float().contiguous()
-    return torch.where(near < values, torch.nextafter(near, torch.full_like(near, torch.inf)), near)
+    near = values.float()
+    return torch.where(near < values, torch.nextafter(near, torch.full_like(near, torch.inf)), near).contiguous()
 
 
 def _prefix(values: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from alphatune.errors import UserError
 from alphatune.learn import batches, methods, models, predict, residual, seeding, train
 from alphatune.packed import disk, nf4
 from alphatune.progress import Progress
-from alphatune.run import identity
+from alphatune.run import guessing, identity
 from alphatune.run.identity import Plan, Spec
 from alphatune.run.sizes import sizes
 from alphatune.store import Artifact, Store
@@ -50,10 +50,13 @@ class Run:
         self.plan: Plan = identity.plan(config, models.identity(config.model), dataset.files)
         self.timings: dict[str, float] = {}
         self.used: list[Artifact] = []
+        self.quantized_start: guessing.Start | None = None  # the model as quantisation left it, once it was measured
 
     def result(self) -> dict[str, Any]:
         """The run, carried out: what its record says of data, weights, sizes and scores."""
         scores: dict[str, Any] = {"values": {}, "absent": {}}
+        if self.validation_examples and guessing.measured(self.config):
+            self.evaluated()  # before the decoding: what is worse than guessing is told at once
         if self.config.task.metrics:  # a search for hyper-parameters needs the validation loss only
             scores = json.loads((self.scored().path / "scores.json").read_text(encoding="utf-8"))
         loss = None  # without validation examples there is none
@@ -74,6 +77,7 @@ class Run:
             "sizes": asdict(sizes(skeleton, config)),
             "curves": training.get("curves", {"train": [], "validation": []}),
             "quantization": self._report(self.store.get("quantize", codes, _never)) if codes else [],
+            **({"quantized_start": asdict(self.quantized_start)} if self.quantized_start else {}),
             "model": {
                 "identity": models.identity(config.model),
                 "weights_sha256": models.weights_sha256(config, self.store),
@@ -156,10 +160,14 @@ class Run:
             model, tokenizer = self.start()
             task, counts = self.config.task, batches.Counts()
             scratch = self.store.scratch("adapt", spec)
+            validation = batches.training_items(self.validation_examples, tokenizer, task, batches.Counts())
+            if self._trained_after_quantizing and validation and guessing.measured(self.config):
+                some = validation[: guessing.TEXTS]
+                self._compare_with_guessing(self._loss(model, tokenizer, some), model, len(some))
             curves = train.train(
                 model,
                 batches.training_items(self.train_examples, tokenizer, task, counts),
-                batches.training_items(self.validation_examples, tokenizer, task, batches.Counts()),
+                validation,
                 self.config,
                 int(tokenizer.pad_token_id),  # type: ignore[arg-type]
                 scratch,
@@ -168,10 +176,14 @@ class Run:
             if not methods.save_adapter(model, folder / ADAPTER):
                 train.save_trained(model, folder / train.TRAINED)
             report = {"curves": asdict(curves), "cut": asdict(counts), "train_items": len(self.train_examples)}
+            if self.quantized_start is not None:
+                report["quantized_start"] = asdict(self.quantized_start)
             (folder / "report.json").write_text(json.dumps(report, allow_nan=False))
 
         artifact = self._stage("adapt", spec, make)
         self.store.clear_scratch("adapt", spec)  # only now: a kill before this line repeats no training
+        if self.quantized_start is None and "quantized_start" in (report := self._report(artifact)):
+            self._tell_of_guessing(guessing.Start(**report["quantized_start"]))
         return artifact
 
     @cached_property
@@ -187,12 +199,36 @@ class Run:
         def make(folder: Path) -> None:
             model, tokenizer = self.final
             items = batches.training_items(self.validation_examples, tokenizer, self.config.task, batches.Counts())
-            collate = partial(batches.collate, pad_token=int(tokenizer.pad_token_id))  # type: ignore[arg-type]
             with Progress("validate", show=self.config.runtime.progress):
-                loss = train.validation_loss(model, items, self.config, collate)
+                loss = self._loss(model, tokenizer, items)
             (folder / "loss.json").write_text(json.dumps({"validation_loss": loss}, allow_nan=False))
 
-        return self._stage("evaluate", self.plan.evaluated, make)
+        artifact = self._stage("evaluate", self.plan.evaluated, make)
+        if self.quantized_start is None and guessing.measured(self.config) and not self._trained_after_quantizing:
+            loss = json.loads((artifact.path / "loss.json").read_text(encoding="utf-8"))["validation_loss"]
+            skeleton = models.skeleton(self.config.model, self.config.task.kind, len(self.config.task.labels))
+            self._compare_with_guessing(loss, skeleton, len(self.validation_examples))
+        return artifact
+
+    @property
+    def _trained_after_quantizing(self) -> bool:
+        return self.plan.quantized is not None and self.plan.adapted is not None
+
+    def _loss(self, model: nn.Module, tokenizer: Any, items: list[batches.Item]) -> float:
+        collate = partial(batches.collate, pad_token=int(tokenizer.pad_token_id))
+        training = model.training
+        loss = train.validation_loss(model.eval(), items, self.config, collate)
+        model.train(training)
+        return loss
+
+    def _compare_with_guessing(self, loss: float, model: Any, texts: int) -> None:
+        self._tell_of_guessing(guessing.start(loss, model.config.vocab_size, texts))
+
+    def _tell_of_guessing(self, found: guessing.Start) -> None:
+        self.quantized_start = found
+        warning = guessing.warning(found, self.config.quant)
+        if warning:
+            log.warning("%s", warning)
 
     def decoded(self) -> Artifact:
         """predictions.jsonl: one line per input, in input order."""
