@@ -63,7 +63,7 @@ def test_a_run_says_it_before_it_trains_or_decodes(
     assert lines.index(warning) < next(i for i, line in enumerate(lines) if line.startswith(f"{later} "))
     start = made["quantized_start"]
     assert start["loss"] == losses[0] + 20
-    assert start["guessing"] == pytest.approx(math.log(512))  # the miniature's vocabulary
+    assert start["guessing"] == pytest.approx(math.log(made["config"]["model"]["tiny"]["vocabulary"]))
     if method == "alphatuning":
         assert start["texts"] <= guessing.TEXTS
         assert made["validation_loss"] == losses[-1]
