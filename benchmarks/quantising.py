@@ -1,9 +1,10 @@
 """What quantising costs and leaves: `python benchmarks/quantising.py MODEL_FOLDER [--json FILE] [--gptq TEXTS]`.
 
-Every linear layer inside the blocks is solved by every solver, one thread, in one process, beside a copy of the same weights; the
-figures are processor time as a multiple of the copy's (wall time beside it), medians of `--rounds` turns in which all take part.
-The table of errors is for the layers of one block: ||W - W_q|| / ||W|| after alternating from each start, and of the grids.
-`--gptq TEXTS` quantises the whole model by gptq with an offset, on that many sequences of 64 random tokens, once.
+The linear layers of the first `--blocks` blocks are solved by every solver, one thread, in one process, beside a copy
+of the same weights. Figures are processor time as a multiple of the copy's, wall time beside it: medians of `--rounds`
+turns in which all take part. The table of errors is for layers of one block: ||W - W_q|| / ||W|| after alternating
+from each start, and of the grids. `--gptq TEXTS` quantises those blocks by gptq with an offset, once, on that many sequences
+of 64 random tokens.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,21 +67,22 @@ def speeds(weights: list[Tensor], rounds: int) -> list[Timing]:
             "alternating + offset": BCQConfig(q, group, "alternating", offset=True),
         }
         calls: dict[str, Callable[[], object]] = {"copy": lambda: [w.clone() for w in weights]}
-        calls |= {n: lambda c=c: solve_all(weights, c, group) for n, c in configs.items()}  # type: ignore[misc]
+        calls |= {name: partial(solve_all, weights, config, group) for name, config in configs.items()}
         for name, spent in timed(calls, rounds).items():
             if name == "copy":
                 copied = spent
-            row = {"solver": name, "q": q, "group_size": group, **spent, "copies": spent["cpu_s"] / copied["cpu_s"]}
+            copies = spent["cpu_s"] / copied["cpu_s"]
+            row: Timing = {"solver": name, "q": q, "group_size": group, **spent, "copies": copies}
             found.append(row)
-            print(f"| {name} | {q} | {group or 'row'} | {row['cpu_s']:.3f} | {row['wall_s']:.3f} | {row['copies']:.1f} |",
-                  flush=True)  # fmt: skip
+            seconds = f"{row['cpu_s']:.3f} | {row['wall_s']:.3f}"
+            print(f"| {name} | {q} | {group or 'row'} | {seconds} | {copies:.1f} |", flush=True)
     return found
 
 
 def errors(layers: dict[str, Tensor]) -> list[dict[str, Any]]:
     """The relative error of each layer's weights, by start, with and without the offset."""
     found = []
-    print("\n| layer | q | g | offset | greedy | alternating, greedy start | uniform start | best | grid | PEQA's grid |"
+    print("\n| layer | q | g | offset | greedy | alternating from greedy | from uniform | best | grid | PEQA's grid |"
           "\n|---|--:|--:|---|--:|--:|--:|--:|--:|--:|")  # fmt: skip
     for name, weight in layers.items():
         for q in (2, 3, 4):
@@ -114,18 +117,19 @@ def grid_error(weight: Tensor, q: int, grouping: Grouping) -> float:
 
 
 def gptq(model: torch.nn.Module, texts: int, tokens: int = 64) -> Timing:
-    """Seconds of quantising the whole model by gptq with an offset, calibration included."""
+    """Seconds of quantising the model by gptq with an offset, calibration included."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(5, 1000, (texts, tokens), generator=generator)
     batches = [{"input_ids": part, "attention_mask": torch.ones_like(part)} for part in ids.split(8)]
-    quantised = copy.deepcopy(model)
+    quantised = copy.deepcopy(model)  # a model of blocks under the name `model.layers`
     cpu, wall = time.process_time(), time.perf_counter()
     reports = quantize_layers(quantised, BCQConfig(3, solver="gptq", offset=True), False, batches)
     spent = {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall}
     mean = sum(r.output_error or 0.0 for r in reports) / len(reports)
-    print(f"\ngptq + offset, q = 3, row-wise, {texts} texts of {tokens} tokens: {spent['cpu_s']:.1f} s of CPU, "
-          f"{spent['wall_s']:.1f} s; mean output error {mean:.4f}")  # fmt: skip
-    return {"q": 3, "texts": texts, "tokens": tokens, **spent, "mean_output_error": mean}
+    weights = sum(r.rows * r.columns for r in reports)
+    print(f"\ngptq + offset, q = 3, row-wise, {weights / 1e6:.1f} M weights, {texts} texts of {tokens} tokens")
+    print(f"{spent['cpu_s']:.1f} s of CPU, {spent['wall_s']:.1f} s; mean output error {mean:.4f}")
+    return {"q": 3, "weights": weights, "texts": texts, "tokens": tokens, **spent, "mean_output_error": mean}
 
 
 def machine() -> dict[str, Any]:
@@ -144,7 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--blocks", type=int, default=None, help="time the layers of the first N blocks only")
+    parser.add_argument("--blocks", type=int, default=None, help="how many are timed (default: all)")
     parser.add_argument("--block", type=int, default=10, help="the block whose errors are shown")
     parser.add_argument("--gptq", type=int, default=0, metavar="TEXTS")
     parser.add_argument("--json", type=Path)
@@ -161,8 +165,10 @@ def main() -> None:
             n: w for n, w in layers.items()
             if numbers[n] == arguments.block and n.endswith(("q_proj", "v_proj", "down_proj"))
         }),
-        "gptq": gptq(model, arguments.gptq) if arguments.gptq else None,
     }  # fmt: skip
+    if arguments.gptq:
+        model.model.layers = model.model.layers[:blocks]
+        result["gptq"] = gptq(model, arguments.gptq)
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")

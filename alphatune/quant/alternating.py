@@ -4,7 +4,8 @@ Weights with the same nearest value lie side by side in the sorted row: a code i
 needs to know of its weights is their number and sum, which are differences of prefix sums. It costs 2^q log g per row
 instead of q g, and the signs are written down once, at the end. Sums and errors are float64.
 
-Rows of `vectors` [n, g] are solved apart. Weights of the errors (`weighted.py`) and an offset are optional.
+Rows of `vectors` [n, g] are solved apart. Weights of the errors (`calibrated.py`) and an offset, which
+the paper does not have, are optional.
 """
 
 from __future__ import annotations

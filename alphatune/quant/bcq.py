@@ -39,16 +39,10 @@ def greedy(vectors: Tensor, bits: int) -> Fit:
     return Fit(alpha, signs, None, residual.square_().sum(dim=1))
 
 
-def best_scales(vectors: Tensor, signs: Tensor) -> Tensor:
-    """Eq. 8: the least-squares scales [n, q] for fixed codes.
-
-    B^T B is singular where two planes agree or oppose everywhere (constant vectors, g < q); there the pseudo-inverse
-    gives the least-squares solution of least norm. The q x q systems are solved in float64.
-    """
-    b = _plus_minus(signs, vectors.dtype)  # [n, q, g]
-    gram = (b @ b.transpose(1, 2)).double()  # [n, q, q], exact integers
-    moment = (b @ vectors[:, :, None]).double()  # [n, q, 1]
-    return normal_solution(gram, moment)[:, :, 0].to(vectors.dtype)
+def greedy_with_offset(vectors: Tensor, bits: int) -> Fit:
+    """The greedy codes of what is left when the mean, which becomes the offset, is taken away. Not in the paper."""
+    centre = vectors.mean(dim=1)
+    return greedy(vectors - centre[:, None], bits)._replace(offset=centre)
 
 
 def normal_solution(gram: Tensor, moment: Tensor, tolerance: float | None = None) -> Tensor:
@@ -65,23 +59,6 @@ def normal_solution(gram: Tensor, moment: Tensor, tolerance: float | None = None
         singular = ~regular
         solution[singular] = torch.linalg.pinv(gram[singular], rtol=tolerance, hermitian=True) @ moment[singular]
     return solution
-
-
-def nearest_codes(vectors: Tensor, alpha: Tensor) -> Tensor:
-    """The code of each weight whose value is nearest, by binary search over the 2^q sorted values.
-
-    Args:
-        vectors: [n, g].
-        alpha: [n, q].
-
-    Returns:
-        signs [n, q, g] bool.
-    """
-    combinations = code_table(alpha.shape[1], vectors.device)  # [2^q, q]
-    levels, order = (alpha @ _plus_minus(combinations, alpha.dtype).T).sort(dim=1)  # [n, 2^q]
-    middles = (levels[:, 1:] + levels[:, :-1]) / 2
-    position = torch.searchsorted(middles.contiguous(), vectors.contiguous())  # [n, g]
-    return combinations[order.gather(1, position)].transpose(1, 2).contiguous()
 
 
 def optimal(vectors: Tensor, bits: int) -> Fit:

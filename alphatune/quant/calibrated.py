@@ -21,7 +21,6 @@ from torch import Tensor
 
 from alphatune.quant import bcq
 from alphatune.quant.grouping import Grouping
-from alphatune.quant.weighted import rounded_solution, with_ones
 
 _BLOCK = 32  # columns whose feedback is applied one by one; later columns get it once per block
 _FEW = 4  # bits up to which all levels are looked at instead of searched
@@ -83,7 +82,7 @@ def _stripes(hessian: Tensor) -> Iterator[tuple[slice, Tensor]]:
 def rebuild(signs: Tensor, scales: Tensor, grouping: Grouping) -> Tensor:
     """W_q [n, in] from signs [n, q, in] and scales [G, k, n]; k = q + 1 has the offset last."""
     if grouping.span == 1:
-        planes = _cut(with_ones(signs, scales.shape[1] > signs.shape[1]), grouping.per_row, grouping.size)
+        planes = _cut(_with_ones(signs, scales.shape[1] > signs.shape[1]), grouping.per_row, grouping.size)
         rebuilt = scales.permute(2, 0, 1)[:, :, None] @ planes  # [n, G, 1, g]
         return rebuilt.reshape(len(signs), -1)[:, : grouping.columns]
     weight = torch.zeros(grouping.columns, grouping.rows, device=signs.device)
@@ -108,7 +107,7 @@ def best_scales(
         [G, k, n] float32, k = q or, with `offset`, q + 1.
     """
     n, groups, size = len(rows), grouping.per_row, grouping.size
-    planes = with_ones(signs, offset)
+    planes = _with_ones(signs, offset)
     k = planes.shape[1]
     cut = _cut(planes, groups, size)  # [n, G, k, g]
     if groups == 1:
@@ -123,7 +122,7 @@ def best_scales(
             gram[:, b, :, b:] = products.permute(0, 3, 1, 2)
     moment = cut @ _cut((rows @ hessian if target is None else target)[:, None], groups, size).transpose(2, 3)
     unknowns = groups * k
-    solved = rounded_solution(gram.view(n, unknowns, unknowns), moment.double().view(n, unknowns, 1))
+    solved = _rounded_solution(gram.view(n, unknowns, unknowns), moment.double().view(n, unknowns, 1))
     return solved.view(n, groups, k).permute(1, 2, 0).float().contiguous()
 
 
@@ -268,3 +267,18 @@ def _in_order(signs: Tensor, scales: Tensor, grouping: Grouping) -> tuple[Tensor
 
     positive = signs == by_weight(scales[:, :bits] >= 0)
     return positive.gather(1, by_weight(order)), torch.cat([alpha, scales[:, bits:]], dim=1)
+
+
+def _rounded_solution(gram: Tensor, moment: Tensor) -> Tensor:
+    """`bcq.normal_solution` for systems that were computed in float32 and whose unknowns may differ in scale.
+
+    The diagonal is brought to 1 first. What is left of a singular system after float32 rounding is then about 1e-7.
+    """
+    scale = gram.diagonal(dim1=1, dim2=2).clamp(min=1e-300).rsqrt()[:, :, None]  # [n, k, 1]
+    return scale * bcq.normal_solution(scale * gram * scale.transpose(1, 2), scale * moment, tolerance=1e-6)
+
+
+def _with_ones(signs: Tensor, ones: bool) -> Tensor:
+    """The planes as -1.0 and +1.0, and a plane of ones at the end for the offset: [n, q, g] -> [n, q (+ 1), g]."""
+    planes = signs.float() * 2 - 1
+    return torch.nn.functional.pad(planes, (0, 0, 0, 1), value=1.0) if ones else planes

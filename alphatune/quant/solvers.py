@@ -1,7 +1,7 @@
 """From a weight matrix to packed codes and scales, by the solver that the settings name, in bounded memory.
 
-Rows are solved a piece at a time; what a solver does with one piece is in `bcq.py`, `uniform.py`, `weighted.py` and
-`calibrated.py`; `alternating.py` is their common way from a start to better codes.
+Rows are solved a piece at a time; what a solver does with one piece is in `bcq.py`, `uniform.py`, `alternating.py` and
+`calibrated.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from alphatune.errors import UserError
-from alphatune.quant import bcq, calibrated, packing, uniform, weighted
+from alphatune.quant import bcq, calibrated, packing, uniform
 from alphatune.quant.alternating import alternating
 from alphatune.quant.bcq import Fit
 from alphatune.quant.grouping import Grouping
@@ -136,7 +136,7 @@ def solve_vectors(vectors: Tensor, config: Quantization, weights: Tensor | None 
     if weights is not None or config.solver == "alternating":
         return alternating(vectors, config.bits, config.iterations, weights, config.offset, config.start)
     if config.solver == "greedy":
-        return (weighted if config.offset else bcq).greedy(vectors, config.bits)
+        return (bcq.greedy_with_offset if config.offset else bcq.greedy)(vectors, config.bits)
     if config.solver == "optimal":
         return bcq.optimal(vectors, config.bits)
     raise ValueError(f"solver={config.solver}: looks at the layers' inputs, not at the weights alone")

@@ -39,8 +39,8 @@ def warning(found: Start, quant: Quant) -> str | None:
         return None
     texts = "1 validation text" if found.texts == 1 else f"{found.texts} validation texts"
     return (
-        f"quantised, this model is worse than guessing: {found.loss:.2f} nats a token on {texts}, where all tokens alike "
-        f"(ln V) give {found.guessing:.2f}; try {_advice(quant)}"
+        f"quantised, this model is worse than guessing: {found.loss:.2f} nats a token on {texts}, where all tokens "
+        f"alike (ln V) give {found.guessing:.2f}; try {_advice(quant)}"
     )
 
 

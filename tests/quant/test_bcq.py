@@ -113,56 +113,6 @@ def test_solvers_give_the_same_bytes_twice_and_leave_their_input_alone(solver, b
     assert torch.equal(w, before)
 
 
-# --- the steps of alternating
-
-
-@few
-@given(st.data())
-def test_best_scales_are_numpys_least_squares(data):
-    g, q = data.draw(st.integers(1, 8)), data.draw(st.integers(1, 4))  # g < q and equal planes: B^T B is singular
-    planes = data.draw(st.lists(st.lists(st.booleans(), min_size=g, max_size=g), min_size=q, max_size=q))
-    w = data.draw(st.lists(weights, min_size=g, max_size=g))
-    b = np.where(planes, 1.0, -1.0).T
-    expected, *_ = np.linalg.lstsq(b, np.array(w), rcond=None)  # least norm where B is singular
-    assert bcq.best_scales(torch.tensor([w]), torch.tensor([planes]))[0].tolist() == pytest.approx(expected, abs=1e-4)
-
-
-@pytest.mark.parametrize(
-    "w, planes, expected",
-    [
-        ([3.0, 3, 3], [[1, 1, 1], [1, 1, 1]], [1.5, 1.5]),  # constant vector: two equal planes share the scale
-        ([3.0, 3, 3], [[1, 1, 1], [0, 0, 0]], [1.5, -1.5]),  # opposed planes
-        ([0.0, 0, 0], [[1, 1, 0], [1, 0, 1]], [0.0, 0.0]),  # zero vector
-        ([6.0], [[1], [1], [1]], [2.0, 2.0, 2.0]),  # g < q
-    ],
-)
-def test_best_scales_of_singular_codes_are_those_of_least_norm(w, planes, expected):
-    scales = bcq.best_scales(torch.tensor([w]), torch.tensor([planes]).bool())
-    assert scales[0].tolist() == pytest.approx(expected, abs=1e-6)
-
-
-@pytest.mark.parametrize("bits", range(1, 9))
-def test_nearest_codes_are_those_of_a_search_over_all_levels(bits):
-    w, alpha = normal(3, 40, seed=bits) * 2, normal(3, bits, seed=100 + bits)  # alphas of either sign, in any order
-    signs = bcq.nearest_codes(w, alpha)
-    levels = [[sum(a if up else -a for a, up in zip(row, code, strict=True))
-               for code in itertools.product((False, True), repeat=bits)] for row in alpha.tolist()]  # fmt: skip
-    chosen = torch.einsum("nq,nqg->ng", alpha, signs.float() * 2 - 1)
-    for n, k in itertools.product(range(3), range(40)):
-        nearest = min(abs(float(w[n, k]) - level) for level in levels[n])
-        assert abs(float(w[n, k] - chosen[n, k])) == pytest.approx(nearest, abs=1e-5)
-
-
-@few
-@given(vectors, st.lists(st.sampled_from([0.0, 0.5, 1.0, -1.0, 2.0]), min_size=1, max_size=3))
-def test_nearest_codes_with_ties_and_repeated_levels_are_nearest(w, alpha):
-    signs = bcq.nearest_codes(torch.tensor([w]), torch.tensor([alpha]))[0]
-    for k, x in enumerate(w):
-        level = sum(a if s[k] else -a for a, s in zip(alpha, signs, strict=True))
-        nearest = min(abs(x - sum(c)) for c in itertools.product(*((a, -a) for a in alpha)))
-        assert abs(x - level) == pytest.approx(nearest, abs=1e-6)
-
-
 # --- optimal
 
 

@@ -22,7 +22,7 @@ from alphatune.errors import UserError
 from alphatune.packed import calibration, disk
 from alphatune.packed.linear import packed_layers
 from alphatune.packed.walk import linear_layers, quantize_layer, quantize_layers
-from alphatune.quant import bcq, calibrated, weighted
+from alphatune.quant import bcq, calibrated
 from alphatune.quant.alternating import alternating
 from alphatune.quant.calibrated import Curvature
 from alphatune.quant.grouping import Grouping
@@ -68,23 +68,6 @@ def start_of(rows: Tensor, q: int, grouping: Grouping, offset: bool) -> tuple[Te
     fits = [alternating(v, q, 5, None, offset) for v in grouping.vectors(rows)]
     scales = [f.alpha if f.offset is None else torch.cat([f.alpha, f.offset[:, None]], dim=1) for f in fits]
     return grouping.from_vectors([f.signs for f in fits], scales)
-
-
-# --- offset and weights
-
-
-@few
-@given(seeds, st.integers(1, 4), st.booleans(), st.booleans())
-def test_scales_and_offset_are_numpys_weighted_least_squares(seed: int, q: int, offset: bool, flat: bool) -> None:
-    w, signs = normal(3, 9, seed=seed), random_signs(3, q, 9, seed)
-    d = None if flat else normal(3, 9, seed=seed + 1).square()
-    got = weighted.best_scales(w, signs, d, offset)
-    for r in range(3):
-        root = np.ones(9) if d is None else d[r].double().sqrt().numpy()
-        phi = design(signs[r], 9, offset)
-        best = np.linalg.lstsq(phi * root[:, None], w[r].double().numpy() * root, rcond=1e-6)[0]
-        residual = [((root * (w[r].double().numpy() - phi @ t)) ** 2).sum() for t in (best, got[r].double().numpy())]
-        assert residual[1] == pytest.approx(residual[0], rel=1e-4, abs=1e-5)
 
 
 # --- the metric

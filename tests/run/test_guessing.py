@@ -26,8 +26,8 @@ from alphatune.run.execute import execute
 def test_the_warning_names_the_loss_that_of_guessing_and_what_is_not_tried_yet(quant: Quant, advice: str) -> None:
     found = guessing.start(14.59, 49152, 8)
     assert guessing.warning(found, quant) == (
-        "quantised, this model is worse than guessing: 14.59 nats a token on 8 validation texts, where all tokens alike "
-        f"(ln V) give 10.80; try {advice}"
+        "quantised, this model is worse than guessing: 14.59 nats a token on 8 validation texts, where all tokens "
+        f"alike (ln V) give 10.80; try {advice}"
     )
     assert guessing.warning(guessing.start(math.log(49152), 49152, 1), quant) is None  # as good as guessing
 
