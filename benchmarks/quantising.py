@@ -3,8 +3,8 @@
 The linear layers of the first `--blocks` blocks are solved by every solver, one thread, in one process, beside a copy
 of the same weights. Figures are processor time as a multiple of the copy's, wall time beside it: medians of `--rounds`
 turns in which all take part. The table of errors is for layers of one block: ||W - W_q|| / ||W|| after alternating
-from each start, and of the grids. `--gptq TEXTS` quantises those blocks by gptq with an offset, once, on that many sequences
-of 64 random tokens.
+from each start, and of the grids. `--gptq TEXTS` quantises those blocks by gptq with an offset, once, on that many
+sequences of 64 random tokens.
 """
 
 from __future__ import annotations

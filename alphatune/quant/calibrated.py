@@ -128,7 +128,7 @@ def best_scales(
 
 def _row_gram(planes: Tensor, hessian: Tensor, offset: bool) -> Tensor:
     """B H B^T of every row's planes [n, k, in]: [n, k, k] float64. A last plane of ones is the same in every row."""
-    n, k, columns = planes.shape
+    n, k, _ = planes.shape
     gram = torch.zeros(n, k, k, dtype=torch.float64, device=planes.device)
     q = k - offset
     for stripe, rest in _stripes(hessian):

@@ -6,11 +6,14 @@ head is new and random, so the loss is about ln(classes) however good the codes 
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 
 from alphatune.config import Config, Quant
+from alphatune.learn import models
 
+log = logging.getLogger("alphatune")
 TEXTS = 8  # validation texts looked at before training: less work than one step on as many
 
 
@@ -28,9 +31,18 @@ def measured(config: Config) -> bool:
     return config.method.quantize != "never" and config.task.kind == "generation"
 
 
-def start(loss: float, vocabulary: int, texts: int) -> Start:
-    """`loss` beside that of guessing among `vocabulary` tokens."""
-    return Start(loss, math.log(vocabulary), texts)
+def start(loss: float, config: Config, texts: int) -> Start:
+    """`loss` beside that of guessing among the tokens that the run's model knows."""
+    skeleton = models.skeleton(config.model, config.task.kind, len(config.task.labels))
+    return Start(loss, math.log(skeleton.config.vocab_size), texts)  # type: ignore[union-attr, arg-type]
+
+
+def tell(found: Start, quant: Quant) -> Start:
+    """Log the warning, if there is one to give; returns what it was given."""
+    line = warning(found, quant)
+    if line:
+        log.warning("%s", line)
+    return found
 
 
 def warning(found: Start, quant: Quant) -> str | None:

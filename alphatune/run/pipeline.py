@@ -161,9 +161,9 @@ class Run:
             task, counts = self.config.task, batches.Counts()
             scratch = self.store.scratch("adapt", spec)
             validation = batches.training_items(self.validation_examples, tokenizer, task, batches.Counts())
-            if self._trained_after_quantizing and validation and guessing.measured(self.config):
+            if self.plan.quantized is not None and validation and guessing.measured(self.config):
                 some = validation[: guessing.TEXTS]
-                self._compare_with_guessing(self._loss(model, tokenizer, some), model, len(some))
+                self._start_is(guessing.start(self._loss(model, tokenizer, some), self.config, len(some)))
             curves = train.train(
                 model,
                 batches.training_items(self.train_examples, tokenizer, task, counts),
@@ -175,15 +175,14 @@ class Run:
             )
             if not methods.save_adapter(model, folder / ADAPTER):
                 train.save_trained(model, folder / train.TRAINED)
-            report = {"curves": asdict(curves), "cut": asdict(counts), "train_items": len(self.train_examples)}
-            if self.quantized_start is not None:
-                report["quantized_start"] = asdict(self.quantized_start)
+            start = {"quantized_start": asdict(self.quantized_start)} if self.quantized_start else {}
+            report = {"curves": asdict(curves), "cut": asdict(counts), "train_items": len(self.train_examples), **start}
             (folder / "report.json").write_text(json.dumps(report, allow_nan=False))
 
         artifact = self._stage("adapt", spec, make)
         self.store.clear_scratch("adapt", spec)  # only now: a kill before this line repeats no training
         if self.quantized_start is None and "quantized_start" in (report := self._report(artifact)):
-            self._tell_of_guessing(guessing.Start(**report["quantized_start"]))
+            self._start_is(guessing.Start(**report["quantized_start"]))
         return artifact
 
     @cached_property
@@ -204,15 +203,14 @@ class Run:
             (folder / "loss.json").write_text(json.dumps({"validation_loss": loss}, allow_nan=False))
 
         artifact = self._stage("evaluate", self.plan.evaluated, make)
-        if self.quantized_start is None and guessing.measured(self.config) and not self._trained_after_quantizing:
+        if (
+            self.quantized_start is None
+            and guessing.measured(self.config)
+            and not (self.plan.quantized and self.plan.adapted)
+        ):
             loss = json.loads((artifact.path / "loss.json").read_text(encoding="utf-8"))["validation_loss"]
-            skeleton = models.skeleton(self.config.model, self.config.task.kind, len(self.config.task.labels))
-            self._compare_with_guessing(loss, skeleton, len(self.validation_examples))
+            self._start_is(guessing.start(loss, self.config, len(self.validation_examples)))
         return artifact
-
-    @property
-    def _trained_after_quantizing(self) -> bool:
-        return self.plan.quantized is not None and self.plan.adapted is not None
 
     def _loss(self, model: nn.Module, tokenizer: Any, items: list[batches.Item]) -> float:
         collate = partial(batches.collate, pad_token=int(tokenizer.pad_token_id))
@@ -221,14 +219,8 @@ class Run:
         model.train(training)
         return loss
 
-    def _compare_with_guessing(self, loss: float, model: Any, texts: int) -> None:
-        self._tell_of_guessing(guessing.start(loss, model.config.vocab_size, texts))
-
-    def _tell_of_guessing(self, found: guessing.Start) -> None:
-        self.quantized_start = found
-        warning = guessing.warning(found, self.config.quant)
-        if warning:
-            log.warning("%s", warning)
+    def _start_is(self, found: guessing.Start) -> None:
+        self.quantized_start = guessing.tell(found, self.config.quant)
 
     def decoded(self) -> Artifact:
         """predictions.jsonl: one line per input, in input order."""

@@ -24,12 +24,12 @@ from alphatune.run.execute import execute
     (Quant(q=4, format="uniform", group_size=1), "quant.group_size=1 or quant.q=5"),
 ])  # fmt: skip
 def test_the_warning_names_the_loss_that_of_guessing_and_what_is_not_tried_yet(quant: Quant, advice: str) -> None:
-    found = guessing.start(14.59, 49152, 8)
+    found = guessing.Start(14.59, math.log(49152), 8)
     assert guessing.warning(found, quant) == (
         "quantised, this model is worse than guessing: 14.59 nats a token on 8 validation texts, where all tokens "
         f"alike (ln V) give 10.80; try {advice}"
     )
-    assert guessing.warning(guessing.start(math.log(49152), 49152, 1), quant) is None  # as good as guessing
+    assert guessing.warning(guessing.Start(found.guessing, found.guessing, 1), quant) is None  # as good as guessing
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[str]:
