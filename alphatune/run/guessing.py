@@ -32,9 +32,9 @@ def measured(config: Config) -> bool:
 
 
 def start(loss: float, config: Config, texts: int) -> Start:
-    """`loss` beside that of guessing among the tokens that the run's model knows."""
+    """`loss` beside that of guessing among the tokens that the run's model knows; said if it is worse."""
     skeleton = models.skeleton(config.model, config.task.kind, len(config.task.labels))
-    return Start(loss, math.log(skeleton.config.vocab_size), texts)  # type: ignore[union-attr, arg-type]
+    return tell(Start(loss, math.log(skeleton.config.vocab_size), texts), config.quant)  # type: ignore[union-attr, arg-type]
 
 
 def tell(found: Start, quant: Quant) -> Start:

@@ -56,7 +56,7 @@ class Run:
         """The run, carried out: what its record says of data, weights, sizes and scores."""
         scores: dict[str, Any] = {"values": {}, "absent": {}}
         if self.validation_examples and guessing.measured(self.config):
-            self.evaluated()  # before the decoding: what is worse than guessing is told at once
+            self.evaluated()  # before decoding: what is worse than guessing is told at once
         if self.config.task.metrics:  # a search for hyper-parameters needs the validation loss only
             scores = json.loads((self.scored().path / "scores.json").read_text(encoding="utf-8"))
         loss = None  # without validation examples there is none
@@ -163,7 +163,7 @@ class Run:
             validation = batches.training_items(self.validation_examples, tokenizer, task, batches.Counts())
             if self.plan.quantized is not None and validation and guessing.measured(self.config):
                 some = validation[: guessing.TEXTS]
-                self._start_is(guessing.start(self._loss(model, tokenizer, some), self.config, len(some)))
+                self.quantized_start = guessing.start(self._loss(model, tokenizer, some), self.config, len(some))
             curves = train.train(
                 model,
                 batches.training_items(self.train_examples, tokenizer, task, counts),
@@ -181,8 +181,8 @@ class Run:
 
         artifact = self._stage("adapt", spec, make)
         self.store.clear_scratch("adapt", spec)  # only now: a kill before this line repeats no training
-        if self.quantized_start is None and "quantized_start" in (report := self._report(artifact)):
-            self._start_is(guessing.Start(**report["quantized_start"]))
+        if not self.quantized_start and "quantized_start" in (report := self._report(artifact)):
+            self.quantized_start = guessing.tell(guessing.Start(**report["quantized_start"]), self.config.quant)
         return artifact
 
     @cached_property
@@ -209,7 +209,7 @@ class Run:
             and not (self.plan.quantized and self.plan.adapted)
         ):
             loss = json.loads((artifact.path / "loss.json").read_text(encoding="utf-8"))["validation_loss"]
-            self._start_is(guessing.start(loss, self.config, len(self.validation_examples)))
+            self.quantized_start = guessing.start(loss, self.config, len(self.validation_examples))
         return artifact
 
     def _loss(self, model: nn.Module, tokenizer: Any, items: list[batches.Item]) -> float:
@@ -218,9 +218,6 @@ class Run:
         loss = train.validation_loss(model.eval(), items, self.config, collate)
         model.train(training)
         return loss
-
-    def _start_is(self, found: guessing.Start) -> None:
-        self.quantized_start = guessing.tell(found, self.config.quant)
 
     def decoded(self) -> Artifact:
         """predictions.jsonl: one line per input, in input order."""
