@@ -162,8 +162,8 @@ class Run:
             scratch = self.store.scratch("adapt", spec)
             validation = batches.training_items(self.validation_examples, tokenizer, task, batches.Counts())
             if self.plan.quantized is not None and validation and guessing.measured(self.config):
-                some = validation[: guessing.TEXTS]
-                self.quantized_start = guessing.start(self._loss(model, tokenizer, some), self.config, len(some))
+                loss = self._loss(model, tokenizer, validation[: guessing.TEXTS])
+                self.quantized_start = guessing.start(loss, self.config, min(guessing.TEXTS, len(validation)))
             curves = train.train(
                 model,
                 batches.training_items(self.train_examples, tokenizer, task, counts),
@@ -175,8 +175,8 @@ class Run:
             )
             if not methods.save_adapter(model, folder / ADAPTER):
                 train.save_trained(model, folder / train.TRAINED)
-            start = {"quantized_start": asdict(self.quantized_start)} if self.quantized_start else {}
-            report = {"curves": asdict(curves), "cut": asdict(counts), "train_items": len(self.train_examples), **start}
+            report = {"curves": asdict(curves), "cut": asdict(counts), "train_items": len(self.train_examples)}
+            report |= {"quantized_start": asdict(self.quantized_start)} if self.quantized_start else {}
             (folder / "report.json").write_text(json.dumps(report, allow_nan=False))
 
         artifact = self._stage("adapt", spec, make)
@@ -214,10 +214,7 @@ class Run:
 
     def _loss(self, model: nn.Module, tokenizer: Any, items: list[batches.Item]) -> float:
         collate = partial(batches.collate, pad_token=int(tokenizer.pad_token_id))
-        training = model.training
-        loss = train.validation_loss(model.eval(), items, self.config, collate)
-        model.train(training)
-        return loss
+        return train.validation_loss(model.eval(), items, self.config, collate)
 
     def decoded(self) -> Artifact:
         """predictions.jsonl: one line per input, in input order."""
@@ -259,7 +256,7 @@ class Run:
         """The model that adaptation starts from, packed if the method quantises before, and its tokenizer."""
         model, tokenizer = self._load()
         if self.plan.quantized is not None:
-            self._install(model, self.quantized(self.plan.quantized, self._load))
+            disk.install(model, self.quantized(self.plan.quantized, self._load).path, self.config.quant)
         elif self.config.method.quantize == "nf4":
             nf4.install(model)
         return model, tokenizer
@@ -291,7 +288,7 @@ class Run:
             assert spec is not None
             codes = self.quantized(spec, self._adapted_model)
             model, tokenizer = self._adapted_model()
-            self._install(model, codes)
+            disk.install(model, codes.path, self.config.quant)
         elif when == "frozen":
             # only W is coded; it is dequantised at inference so that the low-rank part can be merged (Table 2, note 2)
             assert spec is not None
@@ -305,9 +302,6 @@ class Run:
         else:
             model, tokenizer = self._adapted_model()
         return model.to(self.device).eval(), tokenizer
-
-    def _install(self, model: nn.Module, codes: Artifact) -> None:
-        disk.install(model, codes.path, self.config.quant)
 
     @cached_property
     def device(self) -> torch.device:
