@@ -27,8 +27,8 @@ class Start:
 
 
 def measured(config: Config) -> bool:
-    """Whether a run's quantised model is compared with guessing."""
-    return config.method.quantize != "never" and config.task.kind == "generation"
+    """Whether a run's quantised model is compared with guessing: one that has codes and scales of ours."""
+    return config.method.quantize not in ("never", "nf4") and config.task.kind == "generation"
 
 
 def start(loss: float, config: Config, texts: int) -> Start:
