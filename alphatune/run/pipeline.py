@@ -24,7 +24,7 @@ from alphatune.errors import UserError
 from alphatune.learn import batches, methods, models, predict, residual, seeding, train
 from alphatune.packed import disk, nf4
 from alphatune.progress import Progress
-from alphatune.run import guessing, identity
+from alphatune.run import cuts, guessing, identity
 from alphatune.run.identity import Plan, Spec
 from alphatune.run.sizes import sizes
 from alphatune.store import Artifact, Store
@@ -68,7 +68,7 @@ class Run:
         codes = plan.requantized or plan.quantized
         training = self._report(self.adapted()) if plan.adapted else {}
         decoding = self._report(self.decoded()) if config.task.metrics else {}
-        self._tell_of_cuts(training.get("cut", {}), decoding)
+        cuts.tell(self.config.task, training.get("cut", {}), decoding)
         skeleton = models.skeleton(config.model, config.task.kind, len(config.task.labels))
         return {
             "validation_loss": loss,
@@ -95,17 +95,6 @@ class Run:
             "stages": {a.stage + ("" if a.reused else " (made)"): a.key for a in self.used},
             "timings": {name: round(seconds, 2) for name, seconds in self.timings.items()},
         }
-
-    def _tell_of_cuts(self, training: dict[str, int], decoding: dict[str, int]) -> None:
-        task = self.config.task
-        told = [
-            (training.get("truncated_contexts"), "contexts", "training", f"task.max_context={task.max_context}"),
-            (training.get("truncated_targets"), "targets", "training", f"task.max_target={task.max_target}"),
-            (decoding.get("truncated_contexts"), "contexts", "decoding", f"task.max_context={task.max_context}"),
-        ]
-        for count, what, where, limit in told:
-            if count:
-                log.warning("%d %s were cut for %s: longer than %s tokens", count, what, where, limit)
 
     @staticmethod
     def _report(artifact: Artifact) -> Any:
