@@ -124,6 +124,7 @@ class Quant:
     group_size: int | str | None = same(BCQConfig, "group_size")  # weights per scale
     solver: str = same(BCQConfig, "solver")
     iterations: int = same(BCQConfig, "iterations")  # of the alternating solver, and of the calibrated ones' start
+    start: str = same(BCQConfig, "start")  # of the same solvers: greedy codes, a uniform grid, or the best of both
     offset: bool = same(BCQConfig, "offset")  # a constant per group beside the planes; uniform codes always have one
     calibration: int = between(1, 10**6, 128)  # training examples that calibrated solvers look at
     rounds: int = same(BCQConfig, "rounds")  # of the solvers hessian and gptq: codes for the scales, scales for codes
@@ -135,7 +136,7 @@ class Quant:
             return UniformConfig(self.q, self.group_size)
         return BCQConfig(
             self.q, self.group_size, self.solver, self.iterations,
-            offset=self.offset, rounds=self.rounds, damping=self.damping,
+            offset=self.offset, rounds=self.rounds, damping=self.damping, start=self.start,
         )  # fmt: skip
 
 

@@ -53,8 +53,10 @@ def check_group_size(size: Any) -> None:
         raise UserError(f"group_size={size}: must be {GROUP_SIZES}")
 
 
-def check_solver(solver: str, bits: int, offset: bool, prefix: str = "", name_of_bits: str = "bits") -> None:
-    """Refuse what the solver "optimal" cannot do, whatever the model.
+def check_solver(
+    solver: str, bits: int, offset: bool, start: str = "greedy", prefix: str = "", name_of_bits: str = "bits"
+) -> None:
+    """Refuse what a solver cannot do, whatever the model.
 
     Raises:
         UserError: in the words of the caller: `prefix` stands before every field's name.
@@ -64,6 +66,11 @@ def check_solver(solver: str, bits: int, offset: bool, prefix: str = "", name_of
         raise UserError(f"{prefix}solver=optimal: exact only for {key}=1 and 2, not {key}={bits}; use alternating")
     if solver == "optimal" and offset:
         raise UserError(f"{prefix}solver=optimal: not with {prefix}offset; use alternating")
+    if solver in ("greedy", "optimal") and start != "greedy":
+        raise UserError(
+            f"{prefix}start={start}: {prefix}solver={solver} improves on no start; use {prefix}solver=alternating, "
+            "weighted, hessian or gptq"
+        )
 
 
 class _Settings:
@@ -108,7 +115,8 @@ class BCQConfig(_Settings):
 
     `group_size` is the number of weights per scale: None for one row, a number, or "h" / "0.5h" of the model's width.
     `solver` is "greedy" (Eq. 6-7), "alternating" (Eq. 8 and nearest codes, `iterations` times), or "optimal" (the
-    global optimum of the squared error, for one or two bits).
+    global optimum of the squared error, for one or two bits). `start` is what "alternating" starts from: "greedy" as in
+    the paper, a searched "uniform" grid, or the "best" of both for each group; the calibrated solvers start likewise.
 
     Three more solvers are not the paper's and need calibration inputs: they minimise the error of the layer's output.
     "weighted" is "alternating" with each weight's error weighted by its input's mean square; "hessian" then solves
@@ -133,10 +141,11 @@ class BCQConfig(_Settings):
     offset: bool = False
     rounds: int = between(1, 1000, 3)
     damping: float = between(1e-6, 10.0, 0.01)
+    start: str = one_of("greedy", "uniform", "best")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_solver(self.solver, self.bits, self.offset)
+        check_solver(self.solver, self.bits, self.offset, self.start)
 
     @property
     def has_offset(self) -> bool:

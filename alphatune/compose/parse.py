@@ -38,8 +38,11 @@ def checked(config: Config) -> Config:
     ranges.check(config)
     _check_heads(config.model.tiny)
     _check_own(config.task, config.data)
-    if config.quant.format == "bcq":
-        check_solver(config.quant.solver, config.quant.q, config.quant.offset, "quant.", "q")
+    quant = config.quant
+    if quant.format == "bcq":
+        check_solver(quant.solver, quant.q, quant.offset, quant.start, "quant.", "q")
+    elif quant.start != "greedy":
+        raise UserError(f"quant.start={quant.start}: quant.format={quant.format} is a searched grid and has no start")
     return config
 
 

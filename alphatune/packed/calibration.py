@@ -66,12 +66,17 @@ def _one_pass(
     counted = dict.fromkeys(widths, 0)
     mask = torch.ones(0)
 
+    last: list[tuple[Tensor, Tensor, int]] = []  # an input, its products, its tokens: q, k and v read the same one
+
     def add(name: str, inputs: Tensor) -> None:
-        rows = inputs.detach().float().reshape(-1, inputs.shape[-1])
-        if len(rows) == mask.numel():
-            rows = rows[mask]
-        moments[name].addmm_(rows.T, rows)
-        counted[name] += len(rows)
+        if not last or last[0][0] is not inputs:
+            rows = inputs.detach().float().reshape(-1, inputs.shape[-1])
+            if len(rows) == mask.numel():
+                rows = rows[mask]
+            last[:] = [(inputs, rows.T @ rows, len(rows))]
+        _, products, tokens = last[0]
+        moments[name] += products
+        counted[name] += tokens
 
     def hook(name: str) -> torch.utils.hooks.RemovableHandle:
         return model.get_submodule(name).register_forward_pre_hook(lambda _, inputs: add(name, inputs[0]))
@@ -87,6 +92,7 @@ def _one_pass(
             mask = given["attention_mask"].bool().flatten() if "attention_mask" in given else whole.flatten()
             body(**given)
     finally:
+        last.clear()
         for handle in handles:
             handle.remove()
         model.train(training)

@@ -69,7 +69,7 @@ def bcq_example(stem: Path) -> list[Path]:
 def example(bits: int) -> tuple[Tensor, Tensor, Tensor, float]:
     """The example quantised: alpha [4, q], signs [4, q, 4], the matrix restored from them, its mean squared error."""
     weights = torch.tensor(EXAMPLE)
-    alpha, signs = bcq.greedy(weights, bits)
+    alpha, signs, *_ = bcq.greedy(weights, bits)
     restored = bcq.reconstruct(alpha, signs)
     return alpha, signs, restored, float((weights - restored).square().mean())
 

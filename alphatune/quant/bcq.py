@@ -7,87 +7,42 @@ How a matrix is cut into such vectors is `grouping.py`, how signs are stored is 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from alphatune.settings import BCQConfig
+
+class Fit(NamedTuple):
+    """What a solver found for each of n vectors of g weights."""
+
+    alpha: Tensor  # [n, q] float32, none negative
+    signs: Tensor  # [n, q, g] bool, True for +1
+    offset: Tensor | None  # [n] float32
+    error: Tensor  # [n] float32: the (weighted) squared error
 
 
-def solve(vectors: Tensor, config: BCQConfig) -> tuple[Tensor, Tensor]:
-    """Codes and scales of each row of `vectors`.
-
-    Args:
-        vectors: [n, g], any float dtype; the maths is float32.
-
-    Returns:
-        alpha [n, q] float32, none negative, and signs [n, q, g] bool, True for +1. "alternating" and "optimal" put the
-        largest scale first; "greedy" keeps the order of Eq. 6-7, which sparse vectors can turn round.
-
-    Raises:
-        ValueError: a solver that needs calibration inputs.
-    """
-    vectors = vectors.float()
-    if config.solver == "greedy":
-        return greedy(vectors, config.bits)
-    if config.solver == "alternating":
-        return alternating(vectors, config.bits, config.iterations)
-    if config.solver == "optimal":
-        return optimal(vectors, config.bits)
-    raise ValueError(f"solver={config.solver}: looks at the layers' inputs, not at the weights alone")
-
-
-def greedy(vectors: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+def greedy(vectors: Tensor, bits: int) -> Fit:
     """Eq. 5-7: plane i is the sign of what planes before it left over, alpha_i the mean of its magnitude.
 
-    sign(0) is +1; the paper leaves it open.
+    sign(0) is +1; the paper leaves it open. The scales keep the order of the equations, which sparse vectors can turn
+    round: a later one can be larger.
     """
-    residual = vectors.clone()
+    residual = vectors + 0.0  # a copy in which no zero is negative: the sign bit then is the sign
     alpha = vectors.new_empty(vectors.shape[0], bits)
     signs = torch.empty(vectors.shape[0], bits, vectors.shape[1], dtype=torch.bool, device=vectors.device)
+    room = torch.empty_like(residual)
     for i in range(bits):
         torch.ge(residual, 0, out=signs[:, i])
-        alpha[:, i] = residual.abs().mean(dim=1)
-        residual -= torch.where(signs[:, i], alpha[:, i, None], -alpha[:, i, None])
-    return alpha, signs
+        alpha[:, i] = torch.abs(residual, out=room).mean(dim=1)
+        residual -= torch.copysign(alpha[:, i, None], residual, out=room)
+    return Fit(alpha, signs, None, residual.square_().sum(dim=1))
 
 
-def alternating(
-    vectors: Tensor, bits: int, iterations: int, trace: Callable[[Tensor], None] | None = None
-) -> tuple[Tensor, Tensor]:
-    """From the greedy result, `iterations` times: best scales for the codes (Eq. 8), then nearest codes for the scales.
-
-    Each step is exact, so the error of a vector cannot rise; where float rounding would let it, the vector keeps its
-    previous codes and scales. `trace` receives the squared errors [n] after every iteration.
-    """
-    alpha, signs = greedy(vectors, bits)
-    error = squared_error(vectors, alpha, signs)
-    for _ in range(iterations):
-        new_alpha = _in_order(best_scales(vectors, signs))
-        new_signs = nearest_codes(vectors, new_alpha)
-        new_error = squared_error(vectors, new_alpha, new_signs)
-        better = new_error < error
-        if not bool(better.any()):
-            break  # a fixed point: more iterations change nothing
-        alpha = torch.where(better[:, None], new_alpha, alpha)
-        signs = torch.where(better[:, None, None], new_signs, signs)
-        error = torch.where(better, new_error, error)
-        if trace is not None:
-            trace(error)
-    return alpha, signs
-
-
-def best_scales(vectors: Tensor, signs: Tensor) -> Tensor:
-    """Eq. 8: the least-squares scales [n, q] for fixed codes.
-
-    B^T B is singular where two planes agree or oppose everywhere (constant vectors, g < q); there the pseudo-inverse
-    gives the least-squares solution of least norm. The q x q systems are solved in float64.
-    """
-    b = _plus_minus(signs, vectors.dtype)  # [n, q, g]
-    gram = (b @ b.transpose(1, 2)).double()  # [n, q, q], exact integers
-    moment = (b @ vectors[:, :, None]).double()  # [n, q, 1]
-    return normal_solution(gram, moment)[:, :, 0].to(vectors.dtype)
+def greedy_with_offset(vectors: Tensor, bits: int) -> Fit:
+    """The greedy codes of what is left when the mean, which becomes the offset, is taken away. Not in the paper."""
+    centre = vectors.mean(dim=1)
+    return greedy(vectors - centre[:, None], bits)._replace(offset=centre)
 
 
 def normal_solution(gram: Tensor, moment: Tensor, tolerance: float | None = None) -> Tensor:
@@ -106,24 +61,7 @@ def normal_solution(gram: Tensor, moment: Tensor, tolerance: float | None = None
     return solution
 
 
-def nearest_codes(vectors: Tensor, alpha: Tensor) -> Tensor:
-    """The code of each weight whose value is nearest, by binary search over the 2^q sorted values.
-
-    Args:
-        vectors: [n, g].
-        alpha: [n, q].
-
-    Returns:
-        signs [n, q, g] bool.
-    """
-    combinations = code_table(alpha.shape[1], vectors.device)  # [2^q, q]
-    levels, order = (alpha @ _plus_minus(combinations, alpha.dtype).T).sort(dim=1)  # [n, 2^q]
-    middles = (levels[:, 1:] + levels[:, :-1]) / 2
-    position = torch.searchsorted(middles.contiguous(), vectors.contiguous())  # [n, g]
-    return combinations[order.gather(1, position)].transpose(1, 2).contiguous()
-
-
-def optimal(vectors: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+def optimal(vectors: Tensor, bits: int) -> Fit:
     """The global optimum of the squared error for one or two bits, in O(g log g).
 
     One bit is Eq. 5. Two bits give the values +-(alpha_1 + alpha_2) and +-(alpha_1 - alpha_2): two magnitudes with
@@ -150,7 +88,8 @@ def optimal(vectors: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     first = vectors >= 0
     second = torch.where(rank > split[:, None], first, ~first)  # the low cluster is alpha_1 - alpha_2
     alpha = torch.stack([(high + low) / 2, (high - low) / 2], dim=1).to(vectors.dtype)
-    return alpha, torch.stack([first, second], dim=1)
+    signs = torch.stack([first, second], dim=1)
+    return Fit(alpha, signs, None, squared_error(vectors, alpha, signs))
 
 
 def reconstruct(alpha: Tensor, signs: Tensor) -> Tensor:
@@ -166,11 +105,6 @@ def squared_error(vectors: Tensor, alpha: Tensor, signs: Tensor) -> Tensor:
 def code_table(bits: int, device: torch.device | str = "cpu") -> Tensor:
     """All codes: [2^bits, bits] bool, counting up with the last plane as the lowest digit."""
     return torch.tensor(list(itertools.product((False, True), repeat=bits)), device=device)
-
-
-def _in_order(alpha: Tensor) -> Tensor:
-    """Non-negative scales, largest first: the set of values they can sum to is the same, so nothing is lost."""
-    return alpha.abs().sort(dim=1, descending=True).values
 
 
 def _plus_minus(signs: Tensor, dtype: torch.dtype) -> Tensor:

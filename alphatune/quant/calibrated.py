@@ -13,6 +13,7 @@ The two alternate; the best of all rounds is kept for each row. Pure tensor func
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -20,9 +21,10 @@ from torch import Tensor
 
 from alphatune.quant import bcq
 from alphatune.quant.grouping import Grouping
-from alphatune.quant.weighted import rounded_solution, with_ones
 
-_BLOCK = 128  # columns whose feedback is applied one by one; later columns get it once per block
+_BLOCK = 32  # columns whose feedback is applied one by one; later columns get it once per block
+_FEW = 4  # bits up to which all levels are looked at instead of searched
+_STRIPE = 192  # columns of the symmetric H multiplied at once: what lies below them is known by then
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,29 @@ class Curvature:
 
 def output_error(difference: Tensor, hessian: Tensor) -> Tensor:
     """e H e^T of each row e of `difference` [n, in]: its share of ||X (W - W_q)^T||^2 / T. Shape [n]."""
-    return ((difference @ hessian) * difference).sum(dim=1)
+    error = difference.new_zeros(len(difference))
+    for stripe, rest in _stripes(hessian):
+        pushed = difference[:, stripe] @ rest
+        error += 2 * torch.linalg.vecdot(pushed, difference[:, stripe.start :])
+    return error
+
+
+def _stripes(hessian: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Some rows of H from their own columns on, its diagonal blocks halved: twice their products with both sides make
+    those with H, for half the work."""
+    for start in range(0, len(hessian), _STRIPE):
+        stripe = slice(start, min(start + _STRIPE, len(hessian)))
+        rest = hessian[stripe, start:].clone()
+        rest[:, : stripe.stop - start] /= 2
+        yield stripe, rest
 
 
 def rebuild(signs: Tensor, scales: Tensor, grouping: Grouping) -> Tensor:
     """W_q [n, in] from signs [n, q, in] and scales [G, k, n]; k = q + 1 has the offset last."""
+    if grouping.span == 1:
+        planes = _cut(_with_ones(signs, scales.shape[1] > signs.shape[1]), grouping.per_row, grouping.size)
+        rebuilt = scales.permute(2, 0, 1)[:, :, None] @ planes  # [n, G, 1, g]
+        return rebuilt.reshape(len(signs), -1)[:, : grouping.columns]
     weight = torch.zeros(grouping.columns, grouping.rows, device=signs.device)
     for i in range(scales.shape[1]):
         spread = grouping.spread(scales[:, i])
@@ -87,28 +107,42 @@ def best_scales(
         [G, k, n] float32, k = q or, with `offset`, q + 1.
     """
     n, groups, size = len(rows), grouping.per_row, grouping.size
-    planes = with_ones(signs, offset)
+    planes = _with_ones(signs, offset)
     k = planes.shape[1]
     cut = _cut(planes, groups, size)  # [n, G, k, g]
-    gram = torch.empty(n, groups, k, groups, k, dtype=torch.float64, device=rows.device)
-    for b in range(groups):  # B_a H B_b^T for the groups a from b on; the rest by symmetry
-        start, stop = b * size, min((b + 1) * size, grouping.columns)
-        pushed = planes[:, :, start:stop] @ hessian[start:stop, start:]  # [n, k, in - start]
-        products = cut[:, b:] @ _cut(pushed, groups - b, size).transpose(2, 3)  # [n, G - b, k, k]
-        gram[:, b:, :, b] = products
-        gram[:, b, :, b:] = products.permute(0, 3, 1, 2)
+    if groups == 1:
+        gram = _row_gram(planes, hessian, offset)
+    else:
+        gram = torch.empty(n, groups, k, groups, k, dtype=torch.float64, device=rows.device)
+        for b in range(groups):  # B_a H B_b^T for the groups a from b on; the rest by symmetry
+            start, stop = b * size, min((b + 1) * size, grouping.columns)
+            pushed = planes[:, :, start:stop] @ hessian[start:stop, start:]  # [n, k, in - start]
+            products = cut[:, b:] @ _cut(pushed, groups - b, size).transpose(2, 3)  # [n, G - b, k, k]
+            gram[:, b:, :, b] = products
+            gram[:, b, :, b:] = products.permute(0, 3, 1, 2)
     moment = cut @ _cut((rows @ hessian if target is None else target)[:, None], groups, size).transpose(2, 3)
     unknowns = groups * k
-    solved = rounded_solution(gram.view(n, unknowns, unknowns), moment.double().view(n, unknowns, 1))
+    solved = _rounded_solution(gram.view(n, unknowns, unknowns), moment.double().view(n, unknowns, 1))
     return solved.view(n, groups, k).permute(1, 2, 0).float().contiguous()
+
+
+def _row_gram(planes: Tensor, hessian: Tensor, offset: bool) -> Tensor:
+    """B H B^T of every row's planes [n, k, in]: [n, k, k] float64. A last plane of ones is the same in every row."""
+    n, k, _ = planes.shape
+    gram = torch.zeros(n, k, k, dtype=torch.float64, device=planes.device)
+    q = k - offset
+    for stripe, rest in _stripes(hessian):
+        pushed = planes[:, :q, stripe].reshape(n * q, -1) @ rest
+        gram[:, :q, :q] += pushed.view(n, q, -1) @ planes[:, :q, stripe.start :].transpose(1, 2)
+    gram += gram.transpose(1, 2).clone()
+    if offset:
+        gram[:, q] = gram[:, :, q] = planes @ hessian.sum(dim=0)
+    return gram
 
 
 def nearest(rows: Tensor, scales: Tensor, bits: int, grouping: Grouping) -> Tensor:
     """The code of each weight whose value is nearest, whatever that does to the output: signs [n, q, in]."""
-    book = _Codebook(scales, bits)
-    columns = rows.T.contiguous()
-    positions = torch.stack([book.position(j // grouping.size, column) for j, column in enumerate(columns)])
-    return book.signs(positions, grouping)
+    return _Codebook(scales, bits).signs(rows, grouping)
 
 
 def feedback(rows: Tensor, scales: Tensor, bits: int, grouping: Grouping, curvature: Curvature) -> Tensor:
@@ -118,18 +152,17 @@ def feedback(rows: Tensor, scales: Tensor, bits: int, grouping: Grouping, curvat
     book = _Codebook(scales, bits)
     group_of = (order // grouping.size).tolist()
     work = rows.T[order].contiguous()  # [in, n]: columns of W are rows here, which is how they are visited
-    positions = torch.empty(work.shape, dtype=torch.long, device=rows.device)
     for start in range(0, len(work), _BLOCK):
         stop = min(start + _BLOCK, len(work))
         block, corner = work[start:stop], upper[start:stop, start:stop]
         errors = torch.empty_like(block)
         for j, pivot in enumerate(corner.diagonal().tolist()):
-            position = book.position(group_of[start + j], block[j])
-            positions[order[start + j]] = position
-            errors[j] = (block[j] - book.value(group_of[start + j], position)) / pivot
+            torch.sub(block[j], book.rounded(group_of[start + j], block[j]), out=errors[j]).div_(pivot)
             block[j + 1 :].addr_(corner[j, j + 1 :], errors[j], alpha=-1)
         work[stop:].addmm_(upper[start:stop, stop:].T, errors, alpha=-1)
-    return book.signs(positions, grouping)
+    moved = torch.empty_like(rows)  # every weight as it was when its turn came
+    moved[:, order] = work.T
+    return book.signs(moved, grouping)
 
 
 def refine(
@@ -188,25 +221,32 @@ class _Codebook:
         values = torch.einsum("gqn,lq->gnl", scales[:, :bits], table.float() * 2 - 1)
         if scales.shape[1] > bits:
             values += scales[:, bits, :, None]
-        self.table = table
+        self.bits = bits
         self.values, self.codes = values.sort(dim=2)  # [G, n, 2^q]
         self.middles = ((self.values[:, :, 1:] + self.values[:, :, :-1]) / 2).contiguous()
+        self.by_level = bits <= _FEW
+        if self.by_level:
+            self.mean = (self.values[:, :, 0] + self.values[:, :, -1]) / 2  # [G, n]
+            self.halves = (self.values.diff(dim=2) / 2).transpose(1, 2).contiguous()  # [G, 2^q - 1, n]
+            self.between = self.middles.transpose(1, 2).contiguous()
 
-    def position(self, group: int, weights: Tensor) -> Tensor:
-        """[n] weights of one column -> [n] positions among the sorted values."""
-        return torch.searchsorted(self.middles[group], weights[:, None])[:, 0]
+    def rounded(self, group: int, weights: Tensor) -> Tensor:
+        """The nearest values of [n] weights of one column; one in the middle goes down."""
+        if self.by_level:  # half a step up for each middle that is passed, half a step down for each that is not
+            below = torch.copysign(self.halves[group], self.between[group] - weights)
+            return self.mean[group] - below.sum(dim=0)
+        position = torch.searchsorted(self.middles[group], weights[:, None])
+        return self.values[group].gather(1, position)[:, 0]
 
-    def value(self, group: int, position: Tensor) -> Tensor:
-        """The values at `position` [n]."""
-        return self.values[group].gather(1, position[:, None])[:, 0]
-
-    def signs(self, positions: Tensor, grouping: Grouping) -> Tensor:
-        """Positions [in, n] -> signs [n, q, in]."""
-        codes = torch.empty_like(positions)
+    def signs(self, rows: Tensor, grouping: Grouping) -> Tensor:
+        """The nearest codes of weights [n, in]: signs [n, q, in]."""
+        codes = torch.empty(rows.shape, dtype=torch.uint8, device=rows.device)
         for group in range(grouping.per_row):
             part = slice(group * grouping.size, (group + 1) * grouping.size)
-            codes[part] = self.codes[group].gather(1, positions[part].T).T
-        return self.table[codes].permute(1, 2, 0).contiguous()
+            position = torch.searchsorted(self.middles[group], rows[:, part].contiguous())
+            codes[:, part] = self.codes[group].to(torch.uint8).gather(1, position)
+        planes = torch.arange(self.bits - 1, -1, -1, device=rows.device, dtype=torch.uint8)
+        return (codes[:, None] >> planes[:, None] & 1).bool()
 
 
 def _cut(values: Tensor, groups: int, size: int) -> Tensor:
@@ -227,3 +267,18 @@ def _in_order(signs: Tensor, scales: Tensor, grouping: Grouping) -> tuple[Tensor
 
     positive = signs == by_weight(scales[:, :bits] >= 0)
     return positive.gather(1, by_weight(order)), torch.cat([alpha, scales[:, bits:]], dim=1)
+
+
+def _rounded_solution(gram: Tensor, moment: Tensor) -> Tensor:
+    """`bcq.normal_solution` for systems that were computed in float32 and whose unknowns may differ in scale.
+
+    The diagonal is brought to 1 first. What is left of a singular system after float32 rounding is then about 1e-7.
+    """
+    scale = gram.diagonal(dim1=1, dim2=2).clamp(min=1e-300).rsqrt()[:, :, None]  # [n, k, 1]
+    return scale * bcq.normal_solution(scale * gram * scale.transpose(1, 2), scale * moment, tolerance=1e-6)
+
+
+def _with_ones(signs: Tensor, ones: bool) -> Tensor:
+    """The planes as -1.0 and +1.0, and a plane of ones at the end for the offset: [n, q, g] -> [n, q (+ 1), g]."""
+    planes = signs.float() * 2 - 1
+    return torch.nn.functional.pad(planes, (0, 0, 0, 1), value=1.0) if ones else planes

@@ -1,6 +1,6 @@
 """From a weight matrix to packed codes and scales, by the solver that the settings name, in bounded memory.
 
-Rows are solved a piece at a time; what a solver does with one piece is in `bcq.py`, `uniform.py`, `weighted.py` and
+Rows are solved a piece at a time; what a solver does with one piece is in `bcq.py`, `uniform.py`, `alternating.py` and
 `calibrated.py`.
 """
 
@@ -12,9 +12,14 @@ import torch
 from torch import Tensor
 
 from alphatune.errors import UserError
-from alphatune.quant import bcq, calibrated, packing, uniform, weighted
+from alphatune.quant import bcq, calibrated, packing, uniform
+from alphatune.quant.alternating import alternating
+from alphatune.quant.bcq import Fit
 from alphatune.quant.grouping import Grouping
 from alphatune.settings import BCQConfig, Quantization, UniformConfig
+
+_CACHED = 2**17  # weights: what is done to them stays in a CPU's cache
+_LEAST_ROOM, _MOST_ROOM = 24 * 10**6, 96 * 10**6  # bytes
 
 
 @dataclass(frozen=True)
@@ -42,13 +47,22 @@ def check_span(grouping: Grouping, config: Quantization) -> None:
         )
 
 
-def _chunk_rows(weight: Tensor, bits: int, grouping: Grouping) -> int:
-    """Rows solved at once: temporaries of about 100 bytes a weight must stay below twice the layer (8 bytes a weight).
-
-    Small layers, where that is a few kilobytes, get 2^14 weights at once.
-    """
-    budget = min(2**18, max(2**14, weight.numel() // (8 * bits + 24)))
-    return max(1, budget // (grouping.columns * grouping.span)) * grouping.span
+def _rows_at_once(weight: Tensor, config: Quantization, grouping: Grouping) -> int:
+    """Rows solved at once, about the same number every time; temporaries stay below the layer's own bytes, or 24 MB."""
+    bits, unit = config.bits, grouping.columns * grouping.span
+    if weight.stride(1) != 1:
+        # Conv1D stores the transpose. There torch adds a row up in an order that depends on how many rows there are:
+        # the last digits of stored scales are those of this many.
+        return max(1, min(2**18, max(2**14, weight.numel() // (8 * bits + 24))) // unit) * grouping.span
+    if (
+        isinstance(config, BCQConfig) and config.solver == "alternating"
+    ):  # few large steps: it works on whole rows' sums
+        each = 20 + 3 * bits + 400 * 2**bits // grouping.size  # bytes a weight
+        most = min(max(4 * weight.numel(), _LEAST_ROOM), _MOST_ROOM) // each
+    else:
+        most = _CACHED
+    pieces = -(-weight.numel() // max(most, unit))
+    return -(-grouping.rows // (pieces * grouping.span)) * grouping.span
 
 
 def solve_matrix(weight: Tensor, config: Quantization, grouping: Grouping, hessian: Tensor | None = None) -> Solved:
@@ -61,7 +75,7 @@ def solve_matrix(weight: Tensor, config: Quantization, grouping: Grouping, hessi
     # allocated first and filled in place: small results kept between large temporaries would fragment the heap
     packed = torch.empty(words, config.bits, grouping.rows, dtype=torch.int32, device=weight.device)
     scales = torch.empty(groups, config.bits + offset, shared, device=weight.device)  # the offset comes last
-    errors, step, curvature = _Errors(), _chunk_rows(weight, config.bits, grouping), None
+    errors, step, curvature = _Errors(), _rows_at_once(weight, config, grouping), None
     if hessian is not None and isinstance(config, BCQConfig):
         curvature = calibrated.Curvature.of(hessian, config.damping, config.solver == "gptq")
         if grouping.span == 1:  # larger pieces: every step multiplies them by the [in, in] second moments
@@ -69,8 +83,11 @@ def solve_matrix(weight: Tensor, config: Quantization, grouping: Grouping, hessi
     for start in range(0, grouping.rows, step):
         rows = weight[start : start + step].float()
         part = Grouping(rows.shape[0], grouping.columns, grouping.size)
-        signs, by_group = _solve(rows, part, config, curvature)
-        errors.add(rows, calibrated.rebuild(signs, by_group, part), hessian)
+        signs, by_group, error = _solve(rows, part, config, curvature)
+        if hessian is None:
+            errors.add(rows, error)
+        else:
+            errors.add_output(rows, calibrated.rebuild(signs, by_group, part), hessian)
         packed[:, :, start : start + step] = packing.pack(signs)
         first = start // grouping.span
         scales[:, :, first : first + by_group.shape[2]] = by_group
@@ -86,31 +103,43 @@ def solve_matrix(weight: Tensor, config: Quantization, grouping: Grouping, hessi
 
 def _solve(
     rows: Tensor, part: Grouping, config: Quantization, curvature: calibrated.Curvature | None
-) -> tuple[Tensor, Tensor]:
-    """Signs [n, q, in] and scales [G, k, R] of some rows; k = q + 1 has the offset last."""
+) -> tuple[Tensor, Tensor, float]:
+    """Signs [n, q, in] and scales [G, k, R] of some rows, k = q + 1 with the offset last; and the squared error.
+
+    With a curvature the error is that of the start, and weighted.
+    """
     vectors = part.vectors(rows)
     weights: list[Tensor] | list[None] = [None] * len(vectors)
     if curvature is not None:
         weights = part.vectors(curvature.hessian.diagonal().expand(rows.shape))
-    signs, alphas = [], []
-    for piece, weight in zip(vectors, weights, strict=True):
-        alpha, sign, offset = _solve_vectors(piece, config, weight)
-        signs.append(sign)
-        alphas.append(alpha if offset is None else torch.cat([alpha, offset[:, None]], dim=1))
-    whole, by_group = part.from_vectors(signs, alphas)
-    if curvature is None or not isinstance(config, BCQConfig) or config.solver == "weighted":
-        return whole, by_group
-    return calibrated.refine(rows, whole, by_group, part, curvature, config.solver, config.rounds)
+    fits = [solve_vectors(piece, config, weight) for piece, weight in zip(vectors, weights, strict=True)]
+    scales = [f.alpha if f.offset is None else torch.cat([f.alpha, f.offset[:, None]], dim=1) for f in fits]
+    whole, by_group = part.from_vectors([f.signs for f in fits], scales)
+    if curvature is not None and isinstance(config, BCQConfig) and config.solver != "weighted":
+        whole, by_group = calibrated.refine(rows, whole, by_group, part, curvature, config.solver, config.rounds)
+    return whole, by_group, sum(float(f.error.double().sum()) for f in fits)
 
 
-def _solve_vectors(vectors: Tensor, config: Quantization, weights: Tensor | None) -> weighted.Fit:
+def solve_vectors(vectors: Tensor, config: Quantization, weights: Tensor | None = None) -> Fit:
+    """Codes and scales of each row of `vectors` [n, g], any float dtype; the maths is float32 or better.
+
+    `weights` [n, g] are those of the errors; with them, what the calibrated solvers start from.
+
+    Raises:
+        ValueError: a calibrated solver without weights.
+    """
+    vectors = vectors.float()
     if isinstance(config, UniformConfig):
-        return uniform.as_binary(*uniform.search(vectors, config.bits), config.bits)
-    if weights is not None or (config.offset and config.solver == "alternating"):
-        return weighted.alternating(vectors, config.bits, config.iterations, weights, config.offset)
-    if config.offset and config.solver == "greedy":
-        return weighted.greedy(vectors, config.bits, offset=True)
-    return *bcq.solve(vectors, config), None
+        step, zero, codes = uniform.search(vectors, config.bits)
+        error = (vectors - step[:, None] * (codes - zero[:, None])).square_().sum(dim=1)
+        return Fit(*uniform.as_binary(step, zero, codes, config.bits), error)
+    if weights is not None or config.solver == "alternating":
+        return alternating(vectors, config.bits, config.iterations, weights, config.offset, config.start)
+    if config.solver == "greedy":
+        return (bcq.greedy_with_offset if config.offset else bcq.greedy)(vectors, config.bits)
+    if config.solver == "optimal":
+        return bcq.optimal(vectors, config.bits)
+    raise ValueError(f"solver={config.solver}: looks at the layers' inputs, not at the weights alone")
 
 
 @dataclass
@@ -122,13 +151,15 @@ class _Errors:
     output: float = 0.0  # ||X (W - W_q)^T||^2 / T
     output_power: float = 0.0
 
-    def add(self, rows: Tensor, rebuilt: Tensor, hessian: Tensor | None) -> None:
-        difference = rows - rebuilt
-        self.weight += float(difference.square().sum())
+    def add(self, rows: Tensor, error: float) -> None:
+        self.weight += error
         self.weight_power += float(rows.square().sum())
-        if hessian is not None:
-            self.output += float(calibrated.output_error(difference, hessian).sum())
-            self.output_power += float(calibrated.output_error(rows, hessian).sum())
+
+    def add_output(self, rows: Tensor, rebuilt: Tensor, hessian: Tensor) -> None:
+        difference = rows - rebuilt
+        self.add(rows, float(difference.square().sum()))
+        self.output += float(calibrated.output_error(difference, hessian).sum())
+        self.output_power += float(calibrated.output_error(rows, hessian).sum())
 
 
 def _root_of_ratio(part: float, whole: float) -> float:

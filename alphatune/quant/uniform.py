@@ -30,20 +30,32 @@ def search(vectors: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
     for shrink in torch.linspace(1.0, 0.25, _SHRINKS).tolist()[1:]:
         step = full * shrink
         best.offer(step, torch.round(-low * shrink / step))
-    for _ in range(8):
-        centred = best.codes() - best.zero[:, None]
-        energy = centred.square().sum(dim=1)
-        step = torch.where(energy > 0, (vectors * centred).sum(dim=1) / energy.clamp(min=1), best.step)
-        if not best.offer(torch.where(step > 0, step, best.step), best.zero):
-            break
+    best.refine()
+    return best.step, best.zero, best.codes().to(torch.uint8)
+
+
+def symmetric(vectors: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The same search for values that lie symmetrically around 0: the zero point is (2^bits - 1) / 2.
+
+    This grid needs no offset as binary codes. Returned is what `search` returns.
+    """
+    vectors = vectors.float()
+    top = 2**bits - 1
+    full = vectors.abs().amax(dim=1) * 2 / top
+    full = torch.where(full > 0, full, torch.ones_like(full))
+    best = _Fit(vectors, full, torch.full_like(full, top / 2), top, shift=0.5)
+    for shrink in torch.linspace(1.0, 0.25, _SHRINKS).tolist()[1:]:
+        best.offer(full * shrink, best.zero)
+    best.refine()
     return best.step, best.zero, best.codes().to(torch.uint8)
 
 
 class _Fit:
     """The best step and zero point so far, row by row."""
 
-    def __init__(self, vectors: Tensor, step: Tensor, zero: Tensor, top: int) -> None:
+    def __init__(self, vectors: Tensor, step: Tensor, zero: Tensor, top: int, shift: float = 0.0) -> None:
         self.vectors, self.step, self.zero, self.top = vectors, step, zero, top
+        self.shift = shift  # 1/2 for zero points that lie between two codes
         self.error = self._error(step, zero)
 
     def codes(self) -> Tensor:
@@ -58,8 +70,18 @@ class _Fit:
         self.error = torch.where(better, error, self.error)
         return bool(better.any())
 
+    def refine(self) -> None:
+        """Least-squares steps for the codes and nearest codes for the step in turn, while the error falls."""
+        for _ in range(8):
+            centred = self.codes() - self.zero[:, None]
+            energy = centred.square().sum(dim=1)
+            step = torch.where(energy > 0, (self.vectors * centred).sum(dim=1) / energy.clamp(min=1), self.step)
+            if not self.offer(torch.where(step > 0, step, self.step), self.zero):
+                break
+
     def _codes(self, step: Tensor, zero: Tensor) -> Tensor:
-        return (torch.round(self.vectors / step[:, None]) + zero[:, None]).clamp(0, self.top)
+        nearest = torch.round(self.vectors / step[:, None] - self.shift) + (zero + self.shift)[:, None]
+        return nearest.clamp(0, self.top)
 
     def _error(self, step: Tensor, zero: Tensor) -> Tensor:
         rebuilt = step[:, None] * (self._codes(step, zero) - zero[:, None])

@@ -16,7 +16,7 @@ from alphatune.store import digest
 from alphatune.versions import VERSIONS
 
 # Fields added after records existed, with the value that means "as before": such a value is left out of the hash.
-ADDED_LATER: dict[str, Any] = {"offset": False, "fields": dataclasses.asdict(Fields())}
+ADDED_LATER: dict[str, Any] = {"offset": False, "start": "greedy", "fields": dataclasses.asdict(Fields())}
 
 Spec = dict[str, Any]
 
@@ -125,7 +125,7 @@ def _quant_spec(config: Config, base: Spec, data: Spec) -> Spec:
     quant = dataclasses.asdict(config.quant)
     solver = quant["solver"]
     if quant["format"] == "uniform":
-        quant = _without(quant, "solver", "iterations", "offset")
+        quant = _without(quant, "solver", "iterations", "offset", "start")
     elif solver in ("greedy", "optimal"):
         quant = _without(quant, "iterations")
     if not calibrated(config):

@@ -26,7 +26,7 @@ from alphatune.errors import UserError
 from alphatune.learn import batches, methods, models, predict, residual, seeding, train
 from alphatune.packed import disk, nf4
 from alphatune.progress import Progress
-from alphatune.run import identity
+from alphatune.run import cuts, guessing, identity
 from alphatune.run.identity import Plan, Spec
 from alphatune.run.sizes import sizes
 from alphatune.store import Artifact, Store
@@ -53,10 +53,13 @@ class Run:
         self.store = store or Store(config.runtime.artifacts)
         self.timings: dict[str, float] = {}
         self.used: list[Artifact] = []
+        self.quantized_start: guessing.Start | None = None  # the model as quantisation left it, once it was measured
 
     def result(self) -> dict[str, Any]:
         """The run, carried out: what its record says of data, weights, sizes and scores."""
         scores: dict[str, Any] = {"values": {}, "absent": {}}
+        if self.validation_examples and guessing.measured(self.config):
+            self.evaluated()  # before decoding: what is worse than guessing is told at once
         if self.config.task.metrics:  # a search for hyper-parameters needs the validation loss only
             scores = json.loads((self.scored().path / "scores.json").read_text(encoding="utf-8"))
         loss = None  # without validation examples there is none
@@ -68,7 +71,7 @@ class Run:
         codes = plan.requantized or plan.quantized
         training = self._report(self.adapted()) if plan.adapted else {}
         decoding = self._report(self.decoded()) if config.task.metrics else {}
-        self._tell_of_cuts(training.get("cut", {}), decoding)
+        cuts.tell(self.config.task, training.get("cut", {}), decoding)
         skeleton = models.skeleton(config.model, config.task.kind, len(config.task.labels))
         return {
             "validation_loss": loss,
@@ -77,6 +80,7 @@ class Run:
             "sizes": asdict(sizes(skeleton, config)),
             "curves": training.get("curves", {"train": [], "validation": []}),
             "quantization": self._report(self.store.get("quantize", codes, _never)) if codes else [],
+            **({"quantized_start": asdict(self.quantized_start)} if self.quantized_start else {}),
             "model": {
                 "identity": models.identity(config.model),
                 "weights_sha256": models.weights_sha256(config, self.store),
@@ -95,17 +99,6 @@ class Run:
             "stages": {a.stage + ("" if a.reused else " (made)"): a.key for a in self.used},
             "timings": {name: round(seconds, 2) for name, seconds in self.timings.items()},
         }
-
-    def _tell_of_cuts(self, training: dict[str, int], decoding: dict[str, int]) -> None:
-        task = self.config.task
-        told = [
-            (training.get("truncated_contexts"), "contexts", "training", f"task.max_context={task.max_context}"),
-            (training.get("truncated_targets"), "targets", "training", f"task.max_target={task.max_target}"),
-            (decoding.get("truncated_contexts"), "contexts", "decoding", f"task.max_context={task.max_context}"),
-        ]
-        for count, what, where, limit in told:
-            if count:
-                log.warning("%d %s were cut for %s: longer than %s tokens", count, what, where, limit)
 
     @staticmethod
     def _report(artifact: Artifact) -> Any:
@@ -160,10 +153,14 @@ class Run:
             model, tokenizer = self.start()
             task, counts = self.config.task, batches.Counts()
             scratch = self.store.scratch("adapt", spec)
+            validation = batches.training_items(self.validation_examples, tokenizer, task, batches.Counts())
+            if self.plan.quantized is not None and validation and guessing.measured(self.config):
+                loss = self._loss(model, tokenizer, validation[: guessing.TEXTS])
+                self.quantized_start = guessing.start(loss, self.config, min(guessing.TEXTS, len(validation)))
             curves = train.train(
                 model,
                 batches.training_items(self.train_examples, tokenizer, task, counts),
-                batches.training_items(self.validation_examples, tokenizer, task, batches.Counts()),
+                validation,
                 self.config,
                 int(tokenizer.pad_token_id),  # type: ignore[arg-type]
                 scratch,
@@ -172,10 +169,13 @@ class Run:
             if not methods.save_adapter(model, folder / ADAPTER):
                 train.save_trained(model, folder / train.TRAINED)
             report = {"curves": asdict(curves), "cut": asdict(counts), "train_items": len(self.train_examples)}
+            report |= {"quantized_start": asdict(self.quantized_start)} if self.quantized_start else {}
             (folder / "report.json").write_text(json.dumps(report, allow_nan=False))
 
         artifact = self._stage("adapt", spec, make)
         self.store.clear_scratch("adapt", spec)  # only now: a kill before this line repeats no training
+        if not self.quantized_start and "quantized_start" in (report := self._report(artifact)):
+            self.quantized_start = guessing.tell(guessing.Start(**report["quantized_start"]), self.config.quant)
         return artifact
 
     @cached_property
@@ -191,12 +191,23 @@ class Run:
         def make(folder: Path) -> None:
             model, tokenizer = self.final
             items = batches.training_items(self.validation_examples, tokenizer, self.config.task, batches.Counts())
-            collate = partial(batches.collate, pad_token=int(tokenizer.pad_token_id))  # type: ignore[arg-type]
             with Progress("validate", show=self.config.runtime.progress):
-                loss = train.validation_loss(model, items, self.config, collate)
+                loss = self._loss(model, tokenizer, items)
             (folder / "loss.json").write_text(json.dumps({"validation_loss": loss}, allow_nan=False))
 
-        return self._stage("evaluate", self.plan.evaluated, make)
+        artifact = self._stage("evaluate", self.plan.evaluated, make)
+        if (
+            self.quantized_start is None
+            and guessing.measured(self.config)
+            and not (self.plan.quantized and self.plan.adapted)
+        ):
+            loss = json.loads((artifact.path / "loss.json").read_text(encoding="utf-8"))["validation_loss"]
+            self.quantized_start = guessing.start(loss, self.config, len(self.validation_examples))
+        return artifact
+
+    def _loss(self, model: nn.Module, tokenizer: Any, items: list[batches.Item]) -> float:
+        collate = partial(batches.collate, pad_token=int(tokenizer.pad_token_id))
+        return train.validation_loss(model.eval(), items, self.config, collate)
 
     def decoded(self) -> Artifact:
         """predictions.jsonl: one line per input, in input order."""
@@ -238,7 +249,7 @@ class Run:
         """The model that adaptation starts from, packed if the method quantises before, and its tokenizer."""
         model, tokenizer = self._load()
         if self.plan.quantized is not None:
-            self._install(model, self.quantized(self.plan.quantized, self._load))
+            disk.install(model, self.quantized(self.plan.quantized, self._load).path, self.config.quant)
         elif self.config.method.quantize == "nf4":
             nf4.install(model)
         return model, tokenizer
@@ -270,7 +281,7 @@ class Run:
             assert spec is not None
             codes = self.quantized(spec, self._adapted_model)
             model, tokenizer = self._adapted_model()
-            self._install(model, codes)
+            disk.install(model, codes.path, self.config.quant)
         elif when == "frozen":
             # only W is coded; it is dequantised at inference so that the low-rank part can be merged (Table 2, note 2)
             assert spec is not None
@@ -284,9 +295,6 @@ class Run:
         else:
             model, tokenizer = self._adapted_model()
         return model.to(self.device).eval(), tokenizer
-
-    def _install(self, model: nn.Module, codes: Artifact) -> None:
-        disk.install(model, codes.path, self.config.quant)
 
     @cached_property
     def device(self) -> torch.device:

@@ -153,8 +153,8 @@ def _codes(made: dict[str, Any], kind: str) -> str:
     """How the linear layers are stored, or were before they became dense again."""
     if made["config"]["method"]["quantize"] == "nf4":
         return (
-            "The linear layers inside the base's transformer blocks were frozen in NF4 codes while it trained: load the base "
-            "with bitsandbytes, `BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='nf4', "
+            "The linear layers inside the base's transformer blocks were frozen in NF4 codes while it trained: load "
+            "the base with bitsandbytes, `BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='nf4', "
             "bnb_4bit_use_double_quant=True)`."
         )
     quant = made["config"]["quant"]

@@ -44,6 +44,7 @@ def _quantize(to: argparse.ArgumentParser) -> None:
                     "model's width (default: one row)")  # fmt: skip
     to.add_argument("--format", choices=FORMATS, default="bcq", help="binary codes or PEQA's uniform ones")
     to.add_argument("--solver", choices=ranges.choices(BCQConfig, "solver"), help="of binary codes (default: greedy)")
+    to.add_argument("--start", choices=ranges.choices(BCQConfig, "start"), help="of solvers that alternate")
     to.add_argument("--offset", action="store_true", help="binary codes with an offset per group")
     to.add_argument("--calibration", type=Path, metavar="FILE", help="texts, one a line, for weighted, hessian, gptq")
     to.add_argument("--modules", metavar="A,B", help="names, or last parts of names, of the layers to quantise")

@@ -63,11 +63,11 @@ def _config(args: argparse.Namespace) -> Quantization:
     if modules == []:
         raise UserError("--modules names none")
     if args.format == "uniform":
-        if args.solver is not None or args.offset:
-            raise UserError("--solver and --offset belong to --format bcq")
+        if args.solver is not None or args.start is not None or args.offset:
+            raise UserError("--solver, --start and --offset belong to --format bcq")
         return UniformConfig(args.bits, args.group_size, modules)
-    solver = {} if args.solver is None else {"solver": args.solver}
-    return BCQConfig(args.bits, args.group_size, modules=modules, offset=args.offset, **solver)
+    named = {name: value for name in ("solver", "start") if (value := getattr(args, name)) is not None}
+    return BCQConfig(args.bits, args.group_size, modules=modules, offset=args.offset, **named)
 
 
 def _texts(path: Path | None, config: Quantization) -> list[str]:

@@ -22,10 +22,10 @@ TASKS = ("dart, dart_partial, e2e, glue/cola, glue/mnli, glue/mrpc, glue/qnli, g
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("+quant.zzz=1", "quant.zzz=1: no such key; keys of quant: format, q, group_size, solver, iterations, offset, "
-         "calibration, rounds, damping"),
-        ("quant.zzz=1", "quant.zzz=1: no such key; keys of quant: format, q, group_size, solver, iterations, offset, "
-         "calibration, rounds, damping"),
+        ("+quant.zzz=1", "quant.zzz=1: no such key; keys of quant: format, q, group_size, solver, iterations, start, "
+         "offset, calibration, rounds, damping"),
+        ("quant.zzz=1", "quant.zzz=1: no such key; keys of quant: format, q, group_size, solver, iterations, start, "
+         "offset, calibration, rounds, damping"),
         ("quant.q=99", "quant.q=99: must be a whole number from 1 to 8"),
         ("quant.q=0", "quant.q=0: must be a whole number from 1 to 8"),
         ("quant.q=abc", "quant.q=abc: must be a whole number from 1 to 8"),
@@ -38,6 +38,10 @@ TASKS = ("dart, dart_partial, e2e, glue/cola, glue/mnli, glue/mrpc, glue/qnli, g
         ("hparams.learning_rate=nan", "hparams.learning_rate=nan: must be a number from 0.0 to 10.0"),
         ("quant.solver=best", "quant.solver=best: must be one of: greedy, alternating, optimal, weighted, "
                              "hessian, gptq"),
+        ("quant.start=zero", "quant.start=zero: must be one of: greedy, uniform, best"),
+        ("quant.start=best", "quant.start=best: quant.solver=greedy improves on no start; use "
+                             "quant.solver=alternating, weighted, hessian or gptq"),
+        ("method=peqa quant.start=best", "quant.start=best: quant.format=uniform is a searched grid and has no start"),
         ("quant.group_size=-3", f"quant.group_size=-3: must be {GROUP_SIZES}"),
         ("quant.group_size=big", f"quant.group_size=big: must be {GROUP_SIZES}"),
         ("quant.solver=optimal",
@@ -58,7 +62,7 @@ TASKS = ("dart, dart_partial, e2e, glue/cola, glue/mnli, glue/mrpc, glue/qnli, g
     ],
 )  # fmt: skip
 def test_a_bad_value_is_one_line(override: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([override]) == 2
+    assert main(override.split(" ")) == 2
     assert capsys.readouterr().err == f"error: {message}\n"
 
 

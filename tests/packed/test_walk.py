@@ -32,6 +32,7 @@ from alphatune.packed.linear import packed_layers
 from alphatune.packed.walk import quantize_layer, quantize_layers
 from alphatune.quant import bcq, uniform
 from alphatune.quant.grouping import Grouping
+from alphatune.quant.solvers import solve_vectors
 from alphatune.settings import BCQConfig, UniformConfig
 
 WIDTH = 16
@@ -141,7 +142,7 @@ def test_logits_are_those_of_a_dense_model_with_the_reconstructed_weights(kind, 
                 step, zero, codes = uniform.search(vectors, config.bits)
                 pieces.append(step[:, None] * (codes - zero[:, None]))
             else:
-                pieces.append(bcq.reconstruct(*bcq.solve(vectors, config)))
+                pieces.append(bcq.reconstruct(*solve_vectors(vectors, config)[:2]))
         with torch.no_grad():
             out_in(layer).copy_(torch.cat(pieces, dim=1).reshape(weight.shape))
     original = logits(model)
@@ -186,7 +187,7 @@ def test_pieces_solved_apart_join_as_if_solved_at_once():
         packed, _ = quantize_layer(layer, BCQConfig(2, size))
         g = Grouping.of(500, 96, size)
         solved = [bcq.greedy(v, 2) for v in g.vectors(layer.weight.detach())]
-        signs, alpha = g.from_vectors([s for _, s in solved], [a for a, _ in solved])
+        signs, alpha = g.from_vectors([fit.signs for fit in solved], [fit.alpha for fit in solved])
         assert torch.equal(packed.alpha, alpha)
         dense = sum(g.spread(alpha[:, i]) * (signs[:, i].T.float() * 2 - 1) for i in range(2))
         assert torch.allclose(packed.weight_t(), dense, atol=1e-6)

@@ -22,7 +22,8 @@ from alphatune.errors import UserError
 from alphatune.packed import calibration, disk
 from alphatune.packed.linear import packed_layers
 from alphatune.packed.walk import linear_layers, quantize_layer, quantize_layers
-from alphatune.quant import bcq, calibrated, weighted
+from alphatune.quant import bcq, calibrated
+from alphatune.quant.alternating import alternating
 from alphatune.quant.calibrated import Curvature
 from alphatune.quant.grouping import Grouping
 from alphatune.run import identity, record
@@ -64,77 +65,9 @@ def design(signs: Tensor, size: int, offset: bool) -> np.ndarray:
 
 
 def start_of(rows: Tensor, q: int, grouping: Grouping, offset: bool) -> tuple[Tensor, Tensor]:
-    fits = [weighted.alternating(v, q, 5, None, offset) for v in grouping.vectors(rows)]
-    scales = [a if o is None else torch.cat([a, o[:, None]], dim=1) for a, _, o in fits]
-    return grouping.from_vectors([s for _, s, _ in fits], scales)
-
-
-# --- offset and weights
-
-
-@few
-@given(seeds, st.integers(1, 4), st.booleans(), st.booleans())
-def test_scales_and_offset_are_numpys_weighted_least_squares(seed: int, q: int, offset: bool, flat: bool) -> None:
-    w, signs = normal(3, 9, seed=seed), random_signs(3, q, 9, seed)
-    d = None if flat else normal(3, 9, seed=seed + 1).square()
-    got = weighted.best_scales(w, signs, d, offset)
-    for r in range(3):
-        root = np.ones(9) if d is None else d[r].double().sqrt().numpy()
-        phi = design(signs[r], 9, offset)
-        best = np.linalg.lstsq(phi * root[:, None], w[r].double().numpy() * root, rcond=1e-6)[0]
-        residual = [((root * (w[r].double().numpy() - phi @ t)) ** 2).sum() for t in (best, got[r].double().numpy())]
-        assert residual[1] == pytest.approx(residual[0], rel=1e-4, abs=1e-5)
-
-
-@pytest.mark.parametrize("q", [1, 2, 3, 5])
-def test_without_weights_and_offset_it_is_the_alternating_of_the_paper(q: int) -> None:
-    w = normal(20, 50)
-    alpha, signs, offset = weighted.alternating(w, q, 15)
-    expected = bcq.alternating(w, q, 15)
-    assert offset is None
-    assert torch.allclose(alpha, expected[0], atol=1e-6) and torch.equal(signs, expected[1])
-
-
-@pytest.mark.parametrize("offset", [False, True])
-def test_the_weighted_error_never_rises(offset: bool) -> None:
-    w, d, errors = normal(30, 40), normal(30, 40, seed=1).square(), []
-    fit = weighted.alternating(w, 3, 15, d, offset, errors.append)
-    first = weighted.weighted_error(w, *weighted.greedy(w, 3, d, offset), d)
-    assert len(errors) > 3
-    for before, after in itertools.pairwise([first, *errors]):
-        assert bool((after <= before).all())
-    assert torch.equal(errors[-1], weighted.weighted_error(w, *fit, d))
-
-
-@few
-@given(seeds, st.integers(1, 2), st.booleans())
-def test_no_codes_are_better_than_the_best_of_all_and_one_step_is_exact(seed: int, q: int, offset: bool) -> None:
-    w, d = normal(1, 4, seed=seed), normal(1, 4, seed=seed + 1).square() + 0.1
-    alpha, signs, centre = weighted.alternating(w, q, 15, d, offset)
-    root = d[0].double().sqrt().numpy()
-    target, least = w[0].double().numpy() * root, float("inf")
-    for planes in itertools.product(itertools.product((False, True), repeat=4), repeat=q):
-        phi = design(torch.tensor(planes), 4, offset) * root[:, None]
-        least = min(least, ((target - phi @ np.linalg.lstsq(phi, target, rcond=None)[0]) ** 2).sum())
-    found = weighted.weighted_error(w, alpha, signs, centre, d)
-    start = weighted.weighted_error(w, *weighted.greedy(w, q, d, offset), d)
-    assert least - 1e-5 <= float(found) <= float(start) + 1e-6
-
-
-@pytest.mark.parametrize("solve", [weighted.greedy, lambda *a, **k: weighted.alternating(*a[:2], 15, *a[2:], **k)])
-def test_an_offset_takes_a_shift_of_all_weights(solve) -> None:
-    w = torch.round(normal(8, 30) * 64) / 64  # a shift by 4 is then exact in float32
-    alpha, signs, offset = solve(w, 2, offset=True)
-    shifted = solve(w + 4, 2, offset=True)
-    assert torch.allclose(shifted[0], alpha, atol=1e-5) and torch.allclose(shifted[2], offset + 4, atol=1e-5)
-    assert float((shifted[1] == signs).float().mean()) > 0.98  # ties may fall either way
-
-
-def test_an_offset_makes_two_values_and_constants_exact() -> None:
-    w = torch.tensor([[3.0, 1.0, 1.0, 3.0, 1.0], [2.5] * 5])
-    for q in (1, 3):
-        alpha, signs, offset = weighted.alternating(w, q, 15, offset=True)
-        assert torch.allclose(bcq.reconstruct(alpha, signs) + offset[:, None], w, atol=1e-6)
+    fits = [alternating(v, q, 5, None, offset) for v in grouping.vectors(rows)]
+    scales = [f.alpha if f.offset is None else torch.cat([f.alpha, f.offset[:, None]], dim=1) for f in fits]
+    return grouping.from_vectors([f.signs for f in fits], scales)
 
 
 # --- the metric
@@ -323,7 +256,7 @@ def test_a_group_that_spans_rows_is_for_the_weighted_solver_only() -> None:
     hessian = x.T @ x / 100
     packed, _ = quantize_layer(layer, BCQConfig(2, 32, "weighted", damping=1e-6), hessian=hessian)
     d = hessian.diagonal().repeat(2)
-    alpha, signs, _ = weighted.alternating(layer.weight.detach().view(3, 32), 2, 15, d.expand(3, 32))
+    alpha, signs, *_ = alternating(layer.weight.detach().view(3, 32), 2, 15, d.expand(3, 32))
     assert torch.allclose(packed.weight_t().T, bcq.reconstruct(alpha, signs).view(6, 16), atol=1e-4)
     for solver in ("hessian", "gptq"):
         with pytest.raises(UserError, match=f"^solver={solver}: group_size=32 spans several rows of 16 weights"):

@@ -138,6 +138,8 @@ def test_mistakes_of_quantising(home: Path, tmp_path: Path, capsys: Any, monkeyp
     wrong(capsys, "group_size=65", "quantize", dense, out, "--group-size", 65)
     wrong(capsys, "belong to --format bcq", "quantize", dense, out, "--format", "uniform", "--solver", "greedy")
     wrong(capsys, "only for bits=1 and 2", "quantize", dense, out, "--solver", "optimal")
+    wrong(capsys, "solver=greedy improves on no start", "quantize", dense, out, "--start", "best")
+    wrong(capsys, "belong to --format bcq", "quantize", dense, out, "--format", "uniform", "--start", "best")
     wrong(capsys, "needs --calibration", "quantize", dense, out, "--solver", "gptq")
     wrong(capsys, "--calibration: only the solvers", "quantize", dense, out, "--calibration", "x")
     wrong(capsys, "no linear layer inside the blocks is called lm_head", "quantize", dense, out, "--modules", "lm_head")
