@@ -151,6 +151,8 @@ class Run:
 
         def make(folder: Path) -> None:
             model, tokenizer = self.start()
+            if self.config.method.lora.start == "residual" and self.config.method.train == "lora":
+                residual.start(model, self._load()[0])
             task, counts = self.config.task, batches.Counts()
             scratch = self.store.scratch("adapt", spec)
             validation = batches.training_items(self.validation_examples, tokenizer, task, batches.Counts())
@@ -258,10 +260,7 @@ class Run:
         """The base on the device, with what the method trains in it."""
         model, tokenizer = self.base()
         seeding.seed(self.config.seed)  # what the method draws depends on the seed, not on what was drawn before
-        model = methods.prepare(model, self.config)
-        if self.config.method.lora.start == "residual" and self.config.method.train == "lora":
-            residual.start(model, self._load()[0])
-        return model.to(self.device), tokenizer
+        return methods.prepare(model, self.config).to(self.device), tokenizer
 
     def _adapted_model(self) -> tuple[nn.Module, Any]:
         """The model after adaptation, LoRA merged where the weights are dense."""
@@ -285,12 +284,11 @@ class Run:
         elif when == "frozen":
             # only W is coded; it is dequantised at inference so that the low-rank part can be merged (Table 2, note 2)
             assert spec is not None
-            artifact = self.adapted()
             model, tokenizer = self._load()
             codes = self.quantized(spec, self._load)
             disk.write_dense(model, codes.path, self.config.quant)
             model = methods.prepare(model, self.config)
-            train.load_trained(model, artifact.path / train.TRAINED)
+            train.load_trained(model, self.adapted().path / train.TRAINED)
             model = methods.merge(model)
         else:
             model, tokenizer = self._adapted_model()
