@@ -19,7 +19,7 @@ from transformers.quantizers import auto
 from transformers.quantizers.base import HfQuantizer
 
 from alphatune.errors import UserError
-from alphatune.packed import walk
+from alphatune.packed import checksum, walk
 from alphatune.packed.linear import PackedLinear, packed_layers
 from alphatune.packed.walk import LayerReport, linear_layers, replace, weight_of
 from alphatune.quant.grouping import Grouping
@@ -140,7 +140,7 @@ class PackedQuantizer(HfQuantizer):
         return model
 
     def get_state_dict_and_metadata(self, model: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """The state dict plus one empty tensor in the place of a dense weight.
+        """The state dict plus one empty tensor in the place of a dense weight, and the checksums of all tensors.
 
         Without alphatune, transformers would warn of the unknown quantisation, leave the packed layers at random
         weights and go on. The empty tensor does not fit the dense layer, which makes it stop with an error.
@@ -149,7 +149,7 @@ class PackedQuantizer(HfQuantizer):
         first = next((n for n in state if n.endswith(".qweight")), None)
         if first is not None:
             state[first.removesuffix("qweight") + "weight"] = torch.empty(0)
-        return state, {}
+        return state, checksum.metadata(state)
 
     def is_serializable(self) -> bool:
         """Packed models can be saved."""

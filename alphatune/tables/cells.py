@@ -149,11 +149,14 @@ class Planner:
     ) -> Path | None:
         if plan is not None:
             path = record.path_of(config.runtime.records, plan.run_id)
-            return path if path.is_file() and record.read(path) else None
+            found = record.readable(path) if path.is_file() else None
+            return path if found is not None and found["run_id"] == plan.run_id else None
         name = identity.short_name(config)
         matches = []
         for path in sorted(Path(config.runtime.records).glob(f"{name}-*.json")):
-            made = record.read(path)
+            made = record.readable(path)
+            if made is None:
+                continue
             same = identity.plan(config, backbone or made["model"]["identity"], files or made["data"]["files"])
             if same.run_id == made["run_id"]:
                 matches.append((made["finished"], path))

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alphatune import groups
+from alphatune.compose import plain_yaml
 from alphatune.errors import UserError
 
 FOLDER = groups.experiments()
@@ -117,9 +118,8 @@ def load(name: str) -> Experiment:
     if name not in names():
         raise UserError(f"experiment {name}: no such file in experiments/; there is: {', '.join(names())}")
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Experiment), OmegaConf.load(path))
-        experiment = OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
+        experiment = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Experiment), plain_yaml.read(path)))
+    except (OmegaConfBaseException, TypeError, ValueError, AttributeError) as error:  # not the schema's keys and values
         raise UserError(f"{path.name}: {' '.join(str(error).split())}") from error
     assert isinstance(experiment, Experiment)
     _check(experiment, path.name)

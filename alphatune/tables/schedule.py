@@ -197,13 +197,7 @@ Past = list[dict[str, Any]]
 
 
 def _past(records: str) -> Past:
-    found = []
-    for path in Path(records).rglob("*.json"):
-        try:
-            found.append(record.read(path))
-        except UserError as error:
-            log.warning("%s; not used for the estimate", error)
-    return found
+    return [made for path in Path(records).rglob("*.json") if (made := record.readable(path)) is not None]
 
 
 _ALIKE: list[Callable[[dict[str, Any]], tuple[str, ...]]] = [

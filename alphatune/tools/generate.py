@@ -18,7 +18,7 @@ import torch
 
 from alphatune.config import Decode
 from alphatune.errors import UserError
-from alphatune.hf import checkpoints
+from alphatune.hf import checkpoints, sealed
 from alphatune.learn.decode import beam_search
 from alphatune.packed.linear import dense_weights
 from alphatune.progress import Progress
@@ -39,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
     source = checkpoints.local(args.base, args.revision)
     checkpoints.settings(source)  # says of an adapter that it is one
     folders = [checkpoints.local(name) for name in args.adapter]
+    for folder in [source, *folders]:
+        sealed.verify(folder)
     tokenizer = checkpoints.load_tokenizer(source)
     model = checkpoints.load(source, "causal-lm", args.dtype)
     tokens = _encode(texts, tokenizer, model, args.max_new_tokens)

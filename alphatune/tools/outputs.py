@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from alphatune.errors import UserError
-from alphatune.hf import checkpoints
+from alphatune.hf import checkpoints, sealed
 from alphatune.store import unwritable
 
 _WRITTEN = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json",
-            checkpoints.ADAPTER_CONFIG, "lut_gemm.json", "README.md")  # fmt: skip
+            checkpoints.ADAPTER_CONFIG, "lut_gemm.json", "README.md", sealed.CHECKSUMS)  # fmt: skip
 
 
 @contextmanager
@@ -35,6 +35,7 @@ def new_folder(out: Path, overwrite: bool, keep: Sequence[Path] = ()) -> Iterato
     beside.mkdir()
     try:
         yield beside
+        sealed.write(beside)
         old = out.with_name(f".{out.name}.old-{os.getpid()}")
         if out.exists():
             out.rename(old)
