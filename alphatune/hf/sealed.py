@@ -27,8 +27,8 @@ def write(folder: Path) -> None:
 
 
 def verify(folder: Path) -> bool:
-    """Check the files of a checkpoint or adapter against the checksums beside them, in the headers of packed weights, or
-    in the manifest of the run that left them; False if there are none.
+    """Check a checkpoint or adapter against the checksums beside its files, in the headers of packed weights, or in the
+    manifest of the run that left it; False if there are none.
 
     Raises:
         UserError: a file is missing, or not what was written; names it.

@@ -45,5 +45,5 @@ def _checksum(tensor: Tensor) -> str:
     kept = tensor.detach().cpu().contiguous()
     found = hashlib.sha256(f"{kept.dtype} {list(kept.shape)} ".encode())
     if kept.numel():
-        found.update(kept.reshape(-1).view(uint8).numpy())
+        found.update(kept.reshape(-1).view(uint8).numpy().data)
     return found.hexdigest()[:32]

@@ -275,8 +275,7 @@ def judge(claims: list[Claim], extra: list[str]) -> Judged:
     tables = Tables(extra)
     found: Judged = []
     for claim in claims:
-        wanted = [
-            (t, name) for t in claim.tests for name in t.tables if tables.has(name, *filter(None, [t.right_table]))
-        ]
-        found.append((claim, [o for test, name in wanted for o in outcomes(test, name, tables)]))
+        wanted = [(test, name) for test in claim.tests for name in test.tables]
+        there = [(test, name) for test, name in wanted if tables.has(name, test.right_table or name)]
+        found.append((claim, [o for test, name in there for o in outcomes(test, name, tables)]))
     return found
