@@ -135,7 +135,7 @@ def test_a_real_disk_of_two_megabytes(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Refused by the estimate; where that is fooled, one line as the disk fills; then it continues where there is room."""
+    """Refused by the estimate; where that is fooled, one line as the disk fills; with room again it continues."""
     given = [*SMALL, "method=full_ft", "hparams.epochs=4", "trainer.evals=4", "trainer.saves=3", "data.train_limit=24",
              "data.eval_limit=4", "decode.beam=2", "decode.max_new_tokens=6", f"runtime.records={tmp_path / 'records'}",
              f"runtime.artifacts={small_disk / 'store'}"]  # fmt: skip
