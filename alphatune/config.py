@@ -129,7 +129,7 @@ class Hparams:
     provenance: str = "method default: no published values for this cell"
     learning_rate: float = between(0.0, 10.0, 1e-3)
     weight_decay: float = between(0.0, 10.0, 0.0)
-    epochs: float = between(0.0, 1000.0, 5.0)
+    epochs: float = between(0.001, 1000.0, 5.0)  # a part of one is at least a step
     batch_size: int = between(1, 65536, 8)
     warmup_steps: int = between(0, 10**9, 0)
     dropout: float = between(0.0, 0.9, 0.0)  # of the backbone

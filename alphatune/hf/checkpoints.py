@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import transformers
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import StrictDataclassError
 from peft import PeftModel, get_peft_model_state_dict
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING
 from safetensors import SafetensorError, safe_open
@@ -31,7 +32,7 @@ TOKENIZER = ("tokenizer*.json", "vocab.*", "merges.txt", "special_tokens_map.jso
               "chat_template.*")  # fmt: skip
 _HEADS = ("score.", "classifier.", "qa_outputs.")
 FAILURES = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError,
-            ZeroDivisionError)  # of a foreign file  # fmt: skip
+            ZeroDivisionError, StrictDataclassError)  # of a foreign file  # fmt: skip
 
 
 def local(name: str, revision: str | None = None) -> Path:
