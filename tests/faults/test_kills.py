@@ -64,6 +64,8 @@ def whole(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
     made: dict[str, Whole] = {}
 
     def of(method: str) -> Whole:
+        if method == "qlora":
+            pytest.importorskip("bitsandbytes")
         if method not in made:
             given = [*GIVEN, f"method={method}", "quant.q=2"]
             made[method] = Whole(given, tmp_path_factory.mktemp(f"whole-{method}"), backbone)
