@@ -59,6 +59,8 @@ def _check(text: str, name: str, expressions: bool) -> None:
             raise UserError(f"{where}: anchors and aliases (& and *) are not read: write the value out, or in quotes")
         if getattr(event, "tag", None):
             raise UserError(f"{where}: tags ({event.tag}) are not read")
+        if depth == 0 and isinstance(event, yaml.ScalarEvent | yaml.SequenceStartEvent):
+            raise UserError(f"{where}: not of the form key: value")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > _DEEPEST:
             raise UserError(f"{where}: nested more than {_DEEPEST} levels deep")
