@@ -17,7 +17,7 @@ _PACKAGES = ("torch", "transformers", "peft")
 
 def run(args: argparse.Namespace) -> int:
     """Print the card of the record that the command line names."""
-    print(render(record.read(args.record), args.repository or "REPOSITORY"), end="")
+    print(render(record.whole(args.record), args.repository or "REPOSITORY"), end="")
     return 0
 
 
