@@ -51,10 +51,14 @@ def verify(folder: Path) -> bool:
         if reason := _wrong(folder.parent, files):
             raise UserError(f"{folder}: damaged: {reason}: run it again")
         return True
+    return any([_holds(path) for path in sorted(folder.glob("*.safetensors"))])
+
+
+def _holds(path: Path) -> bool:
     try:
-        return any([checksum.verify(path) for path in sorted(folder.glob("*.safetensors"))])
+        return checksum.verify(path)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{folder}: not a whole safetensors file: {error}") from error
+        raise UserError(f"{path.parent}: {path.name}: not a whole safetensors file: {error}") from error
 
 
 def _wrong(folder: Path, files: dict[str, object]) -> str | None:

@@ -16,7 +16,7 @@ KEY = "alphatune_sha256"  # of the header's metadata: a JSON object, tensor -> c
 
 
 def metadata(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """What goes into the header of the files that hold `tensors`, or a part of them; nothing if values are elsewhere."""
+    """What goes into the header of the files that hold `tensors`, or a part; nothing if values are elsewhere."""
     if any(tensor.is_meta for tensor in tensors.values()):
         return {}
     return {KEY: json.dumps({name: _checksum(tensor) for name, tensor in tensors.items()}, sort_keys=True)}
