@@ -1,6 +1,6 @@
 """Random input of every kind: each case ends in time, in a result or in one line that says what is wrong.
 
-Every test is there twice: with a few cases among the default tests, with many (1,700 in all) among the slow ones.
+Every test is there twice: with a few cases among the default tests, with many (1,750 in all) among the slow ones.
 """
 
 from __future__ import annotations
