@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from alphatune.errors import UserError
-from alphatune.run import record, shape
+from alphatune.run import record
 
 _CLASSES = {"generation": "AutoModelForCausalLM", "classification": "AutoModelForSequenceClassification"}
 _TASKS = {"generation": "text-generation", "classification": "text-classification"}
@@ -16,23 +16,8 @@ _PACKAGES = ("torch", "transformers", "peft")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the card of the record that the command line names.
-
-    Raises:
-        UserError: the record is damaged.
-    """
-    made = record.read(args.record)
-    try:
-        text = render(made, args.repository or "REPOSITORY")
-    except (
-        KeyError,
-        TypeError,
-        AttributeError,
-        IndexError,
-        ValueError,
-    ) as error:  # a part that is missing or otherwise
-        raise UserError(f"{args.record}: a damaged record: {shape.lacks(made) or repr(error)}") from error
-    print(text, end="")
+    """Print the card of the record that the command line names."""
+    print(render(record.read(args.record), args.repository or "REPOSITORY"), end="")
     return 0
 
 

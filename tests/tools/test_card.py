@@ -145,12 +145,3 @@ def test_the_command_prints_the_card_of_a_real_record(
     assert printed == card.render(record.read(path), "someone/toy") and str(tmp_path) not in printed
     assert main(["card", str(tmp_path / "none.json")]) == 2
     assert "not a readable record" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("part", ["config", "scores", "sizes", "environment", "data"])
-def test_the_card_of_a_damaged_record_is_one_line(part: str, tmp_path: Path, capsys: Any) -> None:
-    made = json.loads(sorted((ROOT / "results" / "records").rglob("*.json"))[0].read_text())
-    (tmp_path / "x.json").write_text(json.dumps(made | {part: 5}))
-    assert main(["card", str(tmp_path / "x.json")]) == 2
-    shown = capsys.readouterr()
-    assert shown.err.startswith(f"error: {tmp_path / 'x.json'}: a damaged record") and shown.err.count("\n") == 1
