@@ -20,29 +20,31 @@ _LARGEST, _DEEPEST = 4 << 20, 30  # bytes, levels
 _CALL = re.compile(r"\$\{\s*([\w.]+)\s*:")
 
 
-def read(path: Path, expressions: bool = False) -> Any:
+def read(path: Path, expressions: bool = False, shown: str = "") -> Any:
     """What the file holds.
 
     Args:
         expressions: whether texts may hold `${...}`; they are left as they stand.
+        shown: what messages call the file; its name, if not given.
 
     Raises:
         UserError: it cannot be read, is not YAML, or asks for more than keys and values; names file and line.
     """
+    shown = shown or path.name
     try:
         content = path.read_bytes()
         if len(content) > _LARGEST:
-            raise UserError(f"{path.name}: {len(content):,} bytes, more than the {_LARGEST:,} of any such file")
+            raise UserError(f"{shown}: {len(content):,} bytes, more than the {_LARGEST:,} of any such file")
         text = content.decode("utf-8")
-        _check(text, path.name, expressions)
+        _check(text, shown, expressions)
         return OmegaConf.to_container(OmegaConf.create(text)) if text.strip() else {}
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path.name} line {line}: not UTF-8") from error
+        raise UserError(f"{shown} line {line}: not UTF-8") from error
     except OSError as error:
-        raise UserError(f"{path.name}: cannot be read: {error.strerror}") from error
+        raise UserError(f"{shown}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path.name}: not a readable YAML file: {' '.join(str(error).split())}") from error
+        raise UserError(f"{shown}: not a readable YAML file: {' '.join(str(error).split())}") from error
 
 
 def call_in(text: str) -> str | None:
@@ -60,7 +62,7 @@ def _check(text: str, name: str, expressions: bool) -> None:
         if getattr(event, "tag", None):
             raise UserError(f"{where}: tags ({event.tag}) are not read")
         if depth == 0 and isinstance(event, yaml.ScalarEvent | yaml.SequenceStartEvent):
-            raise UserError(f"{where}: not of the form key: value")
+            raise UserError(f"{name}: not of the form key: value")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > _DEEPEST:
             raise UserError(f"{where}: nested more than {_DEEPEST} levels deep")

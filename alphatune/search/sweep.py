@@ -104,7 +104,7 @@ def load(name: str) -> Sweep:
     if path is None:
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
         raise UserError(f"{name}: no such file; sweeps of experiments/sweeps/: {known}")
-    content = plain_yaml.read(path, expressions=True)  # W&B fills in ${env} and the like
+    content = plain_yaml.read(path, expressions=True, shown=name)  # W&B fills in ${env} and the like
     try:
         return _sweep(content, path_part(path.stem, "sweep"))
     except _Malformed as error:
