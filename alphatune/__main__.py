@@ -23,6 +23,7 @@ COMMANDS = {  # name -> where it is, what it does
     "figure": ("alphatune.tools.table", "the same for a figure"),
     "claims": ("alphatune.tools.claims", "decide the paper's claims by the records"),
     "report": ("alphatune.tools.report", "render all tables, figures and claims from the records"),
+    "store": ("alphatune.tools.store", "list what the store holds, or remove what nothing needs"),
     "score": ("alphatune.tools.score", "score a file of texts or labels as the field does"),
     "forgetting": ("alphatune.tools.forgetting", "the loss on general text before and after adaptation"),
     "data": ("alphatune.data.fetch", "find or fetch a task's files"),

@@ -15,17 +15,31 @@ from alphatune.settings import FORMATS, BCQConfig, Quantization, UniformConfig
 
 
 @dataclass
+class Fields:
+    """What a user's own files call their fields; those that the kind of the task does not have stay as they are."""
+
+    input: str = "input"  # generation: the text that the model reads
+    target: str = "target"  # generation: what it is to write; a text, or a list of texts in JSONL
+    references: str = ""  # generation: a list of texts in JSONL, or columns by a pattern, ref*; empty: the target
+    sentence1: str = "sentence1"  # classification and regression
+    sentence2: str = ""  # of tasks on pairs of sentences; empty: there is none
+    label: str = "label"  # a class by name or index; a number in regression
+    subset: str = ""  # the group that a row is scored with, besides all; empty: there are none
+
+
+@dataclass
 class Task:
     """A data set, how it is read, and how it is scored."""
 
     name: str = "toy"
-    kind: str = one_of("generation", "classification")
+    kind: str = one_of("generation", "classification", "regression")  # classification without labels is regression too
     reader: str = "toy"  # module of alphatune.data that reads it
     variant: str = ""  # which part of a reader's format, e.g. the GLUE task
     evaluate_on: str = one_of("test", "validation")
     metrics: list[str] = field(default_factory=list)  # names known to alphatune.metrics
     subsets: list[str] = field(default_factory=list)  # groups scored apart, besides "all"
     labels: list[str] = field(default_factory=list)  # class names, in index order; empty for regression
+    fields: Fields = field(default_factory=Fields)  # of the user's own files
     max_context: int = between(8, 4096, 448)  # tokens kept of the context, from its right end
     max_target: int = between(1, 2048, 64)  # tokens kept of a training target
     counts: dict[str, int] = field(default_factory=dict)  # expected number of examples per split
@@ -37,6 +51,9 @@ class Data:
     """Where task files are looked for and how much of them is used."""
 
     dir: str | None = None  # folder with the user's files; None: $ALPHATUNE_DATA, then the cache, then a download
+    train: str | None = None  # task=own: the file of each split, .jsonl, .csv or .tsv
+    valid: str | None = None
+    test: str | None = None
     offline: bool = False  # never try the network
     train_limit: int | None = between(1, 10**9, None, null="all")  # first n training examples after a seeded shuffle
     eval_limit: int | None = between(1, 10**9, None, null="all")  # first n evaluation examples

@@ -14,12 +14,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alphatune.errors import UserError
 
+_PACKAGE = Path(__file__).resolve().parent
+
 
 def folder() -> Path:
     """`conf/` beside the package in a checkout, inside the package in an installed wheel."""
-    package = Path(__file__).resolve().parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
+    inside = _PACKAGE / "conf"
+    return inside if inside.is_dir() else _PACKAGE.parent / "conf"
 
 
 def experiments() -> Path:
@@ -70,15 +71,26 @@ def _read(path: Path) -> tuple[dict[str, Any], bool]:
 
 @functools.lru_cache(maxsize=256)
 def _read_once(path: Path, changed: int) -> tuple[dict[str, Any], bool]:
-    shown = path.relative_to(folder().parent)
+    whole = "@package _global_" in path.read_bytes().partition(b"\n")[0].decode("utf-8", errors="replace")
+    return content(path, str(path.relative_to(folder().parent))), whole
+
+
+def content(path: Path, shown: str) -> dict[str, Any]:
+    """The keys and values of a YAML file, which a message calls `shown`.
+
+    Raises:
+        UserError: it cannot be read, is not YAML, or not keys and values.
+    """
     try:
         text = path.read_text(encoding="utf-8")
-        content = OmegaConf.to_container(OmegaConf.create(text)) if text.strip() else {}
+        found = OmegaConf.to_container(OmegaConf.create(text)) if text.strip() else {}
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise UserError(f"{shown}: cannot be read as YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
+    except OSError as error:
+        raise UserError(f"{shown}: cannot be read: {error.strerror}") from error
+    if not isinstance(found, dict):
         raise UserError(f"{shown}: not of the form key: value")
-    return content, "@package _global_" in text.partition("\n")[0]  # type: ignore[return-value]
+    return found  # type: ignore[return-value]
 
 
 def flat(content: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:

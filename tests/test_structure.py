@@ -107,7 +107,15 @@ def test_a_name_of_a_class_means_one_thing() -> None:
 
 
 # Commands, and what they ask before torch is there: which run, which backbone, which cells.
-LATE = {"learn.models", "run.execute", "search.search", "tables.cells", "tables.schedule", "tables.values"}
+LATE = {
+    "learn.models",
+    "pages.publish",
+    "run.execute",
+    "search.search",
+    "tables.cells",
+    "tables.schedule",
+    "tables.values",
+}
 
 
 def test_functions_import_within_themselves_only_where_a_command_must_not_wait() -> None:

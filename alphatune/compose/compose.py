@@ -12,25 +12,27 @@ import copy
 import functools
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from alphatune import groups, ranges
-from alphatune.compose import hparams, plain_yaml, sources
-from alphatune.compose.parse import parse
+from alphatune.compose import composition, hparams, plain_yaml, sources
+from alphatune.compose.parse import checked, parse
 from alphatune.compose.quoting import quoted
+from alphatune.compose.taskfile import expanded
 from alphatune.config import Config, field_of
 from alphatune.errors import UserError
 from alphatune.store import unwritable
@@ -51,18 +53,6 @@ Groups, and their choices (group=choice):
 Any value can be set by its key, e.g. quant.q=2 hparams.learning_rate=5e-3 seed=1:
 
 {config}"""
-
-
-@contextlib.contextmanager
-def _hydra() -> Iterator[None]:
-    """Hydra, ready to compose; inside a job it is running already and is put back afterwards."""
-    running = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
-    try:
-        with hydra.initialize_config_dir(str(groups.folder()), version_base="1.3", job_name="alphatune"):
-            yield
-    finally:
-        GlobalHydra.instance().hydra = running
 
 
 @functools.cache
@@ -86,28 +76,50 @@ def _composed(overrides: list[str]) -> tuple[DictConfig, sources.Sources]:
     overrides = quoted(overrides)
     parsed = _parsed(overrides)
     _check_typed(parsed)
-    given = {o.key_or_group for o in parsed if o.key_or_group in groups.names()}
-    typed = groups.flat({o.key_or_group: o.value() for o in parsed if o.key_or_group not in given})
+    given, typed = _stated(parsed)
     try:
-        with _hydra():
-            cfg = hydra.compose("config", overrides=overrides, return_hydra_config=True)
-        choices = cfg.hydra.runtime.choices
-        chosen = {group: str(choices[group]) for group in groups.names() if groups.has(group, choices.get(group, ""))}
-        with open_dict(cfg):
-            del cfg["hydra"]
+        cfg, chosen = composition.by_hydra(overrides)
         found, fixed = sources.stated(chosen, given, typed)
         row = hparams.row(*(chosen.get(group, "") for group in ("task", "model", "method")))
         if row is not None:
-            found |= row.lay(cfg, fixed)
+            found |= row.lay(partial(_update, cfg), lambda: OmegaConf.select(cfg, "quant.q"), fixed)
         OmegaConf.resolve(cfg)
         return cfg, sources.recorded(found)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(_one_line(error, overrides)) from error
 
 
+def _quickly(overrides: list[str]) -> tuple[Config, sources.Sources] | None:
+    """The same without Hydra where all that is typed is plain and right; else None, and Hydra tells what is wrong."""
+    register()
+    try:
+        parsed = [_parsed_once(override) for override in quoted(overrides)]
+        _check_typed(parsed)
+        config, chosen = composition.settings(parsed)
+        found, fixed = sources.stated(chosen, *_stated(parsed))
+        row = hparams.row(*(chosen.get(group, "") for group in ("task", "model", "method")))
+        if row is not None:
+            found |= row.lay(partial(composition.put, config), lambda: config.quant.q, fixed)
+        return checked(config), sources.recorded(found)
+    except (HydraException, OmegaConfBaseException, ValueError, UserError):
+        return None
+
+
+def _stated(parsed: list[Override]) -> tuple[set[str], dict[str, Any]]:
+    """The groups that are typed, and the values by dotted key."""
+    names = groups.names()
+    given = {o.key_or_group for o in parsed if o.key_or_group in names}
+    return given, groups.flat({o.key_or_group: o.value() for o in parsed if o.key_or_group not in given})
+
+
+def _update(cfg: DictConfig, values: dict[str, Any]) -> None:
+    for key, value in values.items():
+        OmegaConf.update(cfg, key, value)
+
+
 def config_of(overrides: list[str]) -> Config:
     """The checked, typed config of one run, its own copy. Raises UserError as `compose` and `parse` do."""
-    return copy.deepcopy(_config_of(tuple(overrides))[0])
+    return copy.deepcopy(_config_of(tuple(expanded(overrides)))[0])
 
 
 def sources_of(overrides: list[str]) -> sources.Sources:
@@ -116,13 +128,15 @@ def sources_of(overrides: list[str]) -> sources.Sources:
     "typed", "typed group decode=stock", "hparams/<file>: <model>, <method> (<provenance>)", "experiment=smoke" or
     "default". Raises UserError as `config_of` does.
     """
-    return dict(_config_of(tuple(overrides))[1])
+    return dict(_config_of(tuple(expanded(overrides)))[1])
 
 
 @functools.lru_cache(maxsize=1024)
 def _config_of(overrides: tuple[str, ...]) -> tuple[Config, sources.Sources]:
-    cfg, found = _composed(list(overrides))  # a table asks for the same settings again and again; Hydra takes 0.1 s
-    return parse(cfg), found
+    if (found := _quickly(list(overrides))) is not None:
+        return found
+    cfg, origins = _composed(list(overrides))
+    return parse(cfg), origins
 
 
 def check(arguments: list[str]) -> None:
@@ -254,9 +268,16 @@ def _check_typed(overrides: list[Override]) -> None:
 
 def _parsed(overrides: list[str]) -> list[Override]:
     try:
-        return list(OverridesParser.create().parse_overrides(overrides))
+        return [_parsed_once(override) for override in overrides]
     except HydraException as error:
         raise UserError(_one_line(error, overrides)) from error
+
+
+@functools.lru_cache(maxsize=4096)
+def _parsed_once(override: str) -> Override:
+    """One override, not to be changed; the rows of a table repeat most of theirs."""
+    parsed: Override = OverridesParser.create().parse_overrides([override])[0]
+    return parsed
 
 
 def _one_line(error: Exception, overrides: list[str]) -> str:

@@ -10,11 +10,9 @@ divided by commas share one. A row is what all parts that name the model and the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from omegaconf import DictConfig, OmegaConf
 
 from alphatune import groups, ranges
 from alphatune.config import field_of
@@ -33,24 +31,29 @@ class PublishedRow:
     values: dict[str, Any]
     by_q: dict[int, dict[str, Any]]
 
-    def lay(self, cfg: DictConfig, fixed: Collection[str]) -> dict[str, str]:
-        """Write the row into a composed config, all but the `fixed` keys. Returns key -> origin of what it wrote."""
-        laid = self._lay(cfg, self.values, fixed)
-        q, first = OmegaConf.select(cfg, "quant.q"), next(iter(self.by_q), None)
+    def lay(
+        self, put: Callable[[dict[str, Any]], None], q: Callable[[], int], fixed: Collection[str]
+    ) -> dict[str, str]:
+        """Write the row into a config, all but the `fixed` keys. Returns key -> origin of what it wrote.
+
+        Args:
+            put: writes values by dotted key.
+            q: the config's `quant.q`, which may follow from values written before.
+            fixed: dotted keys to leave alone.
+        """
+        laid = {key: value for key, value in self.values.items() if key not in fixed}
+        put(laid)
+        wanted, first = q(), next(iter(self.by_q), None)
         source, end = self.source, ""
-        if first is not None and q not in self.by_q:
+        if first is not None and wanted not in self.by_q:
             table = source.removeprefix("paper, ")
             source, end = f"no published values for this q: those of q={first} ({table})", OTHER_Q
-            q = first
-        of_q = self._lay(cfg, {PROVENANCE: source, **self.by_q.get(q, {})}, fixed)
+            wanted = first
+        of_q = {PROVENANCE: source, **self.by_q.get(wanted, {})}
+        of_q = {key: value for key, value in of_q.items() if key not in fixed}
+        put(of_q)
         origin = f"{self.name} ({source})"
         return dict.fromkeys(laid, origin) | dict.fromkeys(of_q, origin + end)
-
-    def _lay(self, cfg: DictConfig, values: dict[str, Any], fixed: Collection[str]) -> list[str]:
-        taken = {key: value for key, value in values.items() if key not in fixed}
-        for key, value in taken.items():
-            OmegaConf.update(cfg, key, value)
-        return list(taken)
 
 
 def row(task: str, model: str, method: str) -> PublishedRow | None:

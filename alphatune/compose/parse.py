@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 from omegaconf import DictConfig, OmegaConf
 
-from alphatune import ranges
-from alphatune.config import Config, Tiny
+from alphatune import groups, ranges
+from alphatune.config import Config, Data, Task, Tiny
 from alphatune.errors import UserError
 from alphatune.settings import check_solver
+
+_METRICS = {"generation": ["bleu"], "classification": ["accuracy"], "regression": ["pearson", "spearman"]}  # default
 
 
 def parse(cfg: DictConfig) -> Config:
@@ -22,12 +25,46 @@ def parse(cfg: DictConfig) -> Config:
     config: Config = OmegaConf.to_object(cfg)  # type: ignore[assignment]
     if not isinstance(config, Config):
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), cfg))  # type: ignore[assignment]
+    return checked(config)
+
+
+def checked(config: Config) -> Config:
+    """The same config, its values checked one by one and together; a model without a name gets one.
+
+    Raises:
+        UserError: a value outside its allowed set.
+    """
     config.model.name = config.model.name or config.model.name_or_path.rstrip("/").rsplit("/", 1)[-1]
     ranges.check(config)
     _check_heads(config.model.tiny)
+    _check_own(config.task, config.data)
     if config.quant.format == "bcq":
         check_solver(config.quant.solver, config.quant.q, config.quant.offset, "quant.", "q")
     return config
+
+
+def _check_own(task: Task, data: Data) -> None:
+    """What belongs to the user's own tasks and what does not; their default metrics are put in place."""
+    named = [f"data.{key}" for key in ("train", "valid", "test") if getattr(data, key) is not None]
+    if task.reader != "own":
+        if task.kind == "regression":
+            raise UserError(f"task.kind=regression: is of task=own; task={task.name} is regression without task.labels")
+        if named:
+            raise UserError(f"{named[0]}: is of task=own; task={task.name} is read from data.dir")
+        return
+    if data.dir is not None:
+        raise UserError(f"data.dir={data.dir}: task=own has a file for each split: data.train, data.valid, data.test")
+    taken = [name for name in groups.choices("task") if name != "own"]
+    if not re.fullmatch(r"\w[\w.+-]*", task.name) or task.name in taken:
+        raise UserError(
+            f"task.name={task.name}: must be a name of letters, digits and . _ + -, and none of: {', '.join(taken)}"
+        )
+    if task.labels and task.kind != "classification":
+        raise UserError(f"task.labels={task.labels}: task.kind={task.kind} has no classes; leave it out")
+    if len(set(task.labels)) < len(task.labels) or len(task.labels) == 1 or not all(map(str.strip, task.labels)):
+        raise UserError(f"task.labels={task.labels}: must be two names or more, each once")
+    if task.metrics == ["default"]:
+        task.metrics = list(_METRICS[task.kind])
 
 
 def _check_heads(tiny: Tiny) -> None:

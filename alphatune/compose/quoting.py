@@ -8,6 +8,7 @@ was typed, as it was typed. With -m a comma divides the values of a sweep, quote
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -16,6 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Quote, QuotedString
 from hydra.errors import HydraException
 
+from alphatune.compose.taskfile import expanded
 from alphatune.config import Config
 from alphatune.errors import UserError
 
@@ -25,22 +27,24 @@ _ASSIGNMENT = re.compile(r"(\+{0,2}[A-Za-z_][\w/@-]*(?:\.[\w@-]+)*=)(.*)", re.DO
 def quoted(arguments: Iterable[str], sweep: bool = False) -> list[str]:
     """The arguments of a command line, with quotes around the values that need them. Others stay as they are.
 
+    A task file among them is replaced by what it sets.
+
     Args:
         arguments: overrides, and flags.
         sweep: whether commas divide the values of a sweep.
     """
-    parser = OverridesParser.create()
-    return [_quoted(parser, argument, sweep) for argument in arguments]
+    return [_quoted(argument, sweep) for argument in expanded(list(arguments))]
 
 
-def _quoted(parser: OverridesParser, argument: str, sweep: bool) -> str:
+@functools.lru_cache(maxsize=4096)
+def _quoted(argument: str, sweep: bool) -> str:
     assignment = _ASSIGNMENT.fullmatch(argument)
     if not assignment:
         return argument
     key, value = assignment.groups()
     text = _takes_text(key.strip("+="))
     try:
-        override = parser.parse_override(argument)
+        override = OverridesParser.create().parse_override(argument)
     except HydraException:
         if value[:1] in "[{" and not text:
             return argument  # quotes belong around the texts inside

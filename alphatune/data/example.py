@@ -30,6 +30,7 @@ class Dataset:
     test: list[Example]
     files: dict[str, str] = field(default_factory=dict)  # file name -> sha256 of its bytes
     notes: dict[str, int] = field(default_factory=dict)  # what reading found, e.g. {"empty targets dropped": 5}
+    labels: list[str] = field(default_factory=list)  # the classes of a user's own task, in index order
 
     def split(self, name: str) -> list[Example]:
         """The examples of split `name` ("train", "validation" or "test")."""

@@ -7,6 +7,7 @@ import sys
 
 from alphatune.config import Data
 from alphatune.data import load
+from alphatune.errors import UserError
 from alphatune.terminal import Parser, status_of
 
 
@@ -36,6 +37,8 @@ def _fetch(name: str, data: Data) -> int:
     if task.reader == "toy":
         print(f"{name}: needs no files")
         return 0
+    if task.reader == "own":
+        raise UserError(f"task={name}: its files are yours: data.train=FILE, data.valid=FILE, data.test=FILE of a run")
     folder = load.find(task, data, progress=True)
     dataset = load.load(task, data)
     sizes = ", ".join(f"{split} {len(dataset.split(split)):,}" for split in ("train", "validation", "test"))

@@ -83,15 +83,15 @@ class Field:
             raise self.refused("text or a whole number")
         return self.text()
 
-    def number(self, low: float, high: float) -> float:
-        """A number from `low` to `high`, or text that is one. Raises UserError for anything else."""
+    def number(self, low: float = -math.inf, high: float = math.inf) -> float:
+        """A finite number from `low` to `high`, or text that is one. Raises UserError for anything else."""
         value = self.value.strip() if isinstance(self.value, str) else self.value
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if is_number or (isinstance(value, str) and _NUMBER.fullmatch(value)):
             number = float(value) if abs(float(value)) < math.inf else math.nan
             if low <= number <= high:
                 return number
-        raise self.refused(f"a number from {low:g} to {high:g}")
+        raise self.refused("a finite number" if low == -math.inf else f"a number from {low:g} to {high:g}")
 
     def flag(self) -> bool:
         """True or false. Raises UserError for anything else."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
@@ -10,7 +11,7 @@ from omegaconf import OmegaConf
 
 from alphatune import groups
 from alphatune.config import Data, Task
-from alphatune.data import dart, e2e, glue, samsum, toy, webnlg
+from alphatune.data import dart, e2e, glue, own, samsum, toy, webnlg
 from alphatune.data.example import Dataset, Example
 from alphatune.data.pairs import empty_note
 from alphatune.data.remote import files
@@ -18,7 +19,7 @@ from alphatune.data.remote.catalogue import entry
 from alphatune.errors import UserError
 
 _FILES: dict[str, ModuleType] = {"webnlg": webnlg, "dart": dart, "e2e": e2e, "samsum": samsum, "glue": glue}
-READERS = ("toy", *_FILES)
+READERS = ("toy", *_FILES, own.READER)
 
 
 def load(task: Task, data: Data, *, progress: bool = False) -> Dataset:
@@ -42,7 +43,7 @@ def load(task: Task, data: Data, *, progress: bool = False) -> Dataset:
         accept = "a run with data.allow_count_mismatch=true accepts them and says so in its record"
         raise UserError(f"{_count_message(task, dataset, problems)}; {accept}")
     notes = {f"{what}: expected {expected}, accepted": found for what, (found, expected) in problems.items()}
-    return Dataset(dataset.train, dataset.validation, dataset.test, dataset.files, dataset.notes | notes)
+    return dataclasses.replace(dataset, notes=dataset.notes | notes)
 
 
 def load_split(task_name: str, split: str, *, allow_count_mismatch: bool = False) -> list[Example]:
@@ -53,7 +54,11 @@ def load_split(task_name: str, split: str, *, allow_count_mismatch: bool = False
     Raises:
         UserError: an unknown task or split, hidden labels, no files, or other counts than expected.
     """
-    task, data = task_config(task_name), Data()
+    return split_of(task_config(task_name), Data(), split, allow_count_mismatch=allow_count_mismatch)[1]
+
+
+def split_of(task: Task, data: Data, split: str, *, allow_count_mismatch: bool = False) -> tuple[Task, list[Example]]:
+    """The same for a task that is described already, and the task with its classes. Raises UserError likewise."""
     if split not in ("train", "validation", "test"):
         raise UserError(f"split={split}: must be one of: train, validation, test")
     dataset = _read(task, data, False)
@@ -61,9 +66,11 @@ def load_split(task_name: str, split: str, *, allow_count_mismatch: bool = False
     if problems and not allow_count_mismatch:
         raise UserError(f"{_count_message(task, dataset, problems)}; --allow-count-mismatch accepts them")
     examples = dataset.split(split)
-    if task.kind == "classification" and any(example.label is None for example in examples):
-        raise UserError(f"task={task_name}: the labels of its {split} split are hidden; use --split validation")
-    return examples
+    if task.reader == own.READER and not examples:
+        raise UserError(f"task={task.name}: no file of its {split} split: give data.{own.SPLITS[split]}=FILE")
+    if task.kind != "generation" and any(example.label is None for example in examples):
+        raise UserError(f"task={task.name}: the labels of its {split} split are hidden; use --split validation")
+    return own.resolved(task, dataset), examples
 
 
 def task_names() -> list[str]:
@@ -111,6 +118,8 @@ def count_problems(task: Task, dataset: Dataset, names: Iterable[str]) -> dict[s
 def _read(task: Task, data: Data, progress: bool) -> Dataset:
     if task.reader == "toy":
         return toy.read(task)
+    if task.reader == own.READER:
+        return own.read(task, data)
     folder = find(task, data, progress=progress)
     dataset: Dataset = _reader(task).read(folder, task)
     pins = {remote.name: remote.sha256 for remote in entry(task).files if remote.sha256}

@@ -63,9 +63,13 @@ class Source:
         self.notes: Counter[str] = Counter()
         self._splits: dict[str, list[str]] = {}  # split -> its files that are here
 
+    def path(self, name: str) -> Path:
+        """Where a file is."""
+        return self.folder / safe_name(name)
+
     def first(self, *names: str) -> str | None:
         """The first of `names` that is a file here."""
-        return next((name for name in names if os.path.isfile(self.folder / safe_name(name))), None)
+        return next((name for name in names if os.path.isfile(self.path(name))), None)
 
     def glob(self, pattern: str) -> list[str]:
         """Names of the files that match, sorted, relative to the folder."""
@@ -81,7 +85,7 @@ class Source:
     def head(self, name: str, size: int = 4096) -> str:
         """The beginning of a file, for telling formats apart; does not count as having read it."""
         try:
-            with open(self.folder / safe_name(name), "rb") as file:
+            with open(self.path(name), "rb") as file:
                 return file.read(size).decode("utf-8-sig", errors="replace")
         except OSError as error:
             raise UserError(f"{name}: cannot be read: {error.strerror}") from error
@@ -89,7 +93,7 @@ class Source:
     def bytes(self, name: str) -> bytes:
         """The content of a file; its sha256 is remembered."""
         try:
-            content = (self.folder / safe_name(name)).read_bytes()
+            content = self.path(name).read_bytes()
         except OSError as error:
             raise UserError(f"{name}: cannot be read: {error.strerror}") from error
         if not content.strip():
@@ -127,15 +131,19 @@ class Source:
         lines = enumerate(self.lines(name), 1)
         return [Field(_json(line.value, name, n), f"{name} line {n}") for n, line in lines if line.value.strip()]
 
-    def csv(self, name: str) -> list[Field]:
+    def csv(self, name: str, delimiter: str = ",") -> list[Field]:
         """The rows of a CSV file with a header, as objects; empty lines are skipped."""
-        reader = csv.reader(io.StringIO(self.text(name), newline=""), strict=True)
+        reader = csv.reader(io.StringIO(self.text(name), newline=""), delimiter=delimiter, strict=True)
         rows = list(_csv_rows(reader, name))
         names = header(rows[0][1], name) if rows else []
         for line, cells in rows[1:]:
             if len(cells) != len(names):
                 raise UserError(f"{name} line {line}: {len(cells)} fields, must be {len(names)} as in the header")
         return [Field(dict(zip(names, cells, strict=True)), f"{name} line {line}") for line, cells in rows[1:]]
+
+    def tsv(self, name: str) -> list[Field]:
+        """The same with tabs: quotation marks around a cell are no part of it."""
+        return self.csv(name, "\t")
 
     def xml(self, name: str) -> ElementTree.Element:
         """The root of an XML file."""
@@ -167,7 +175,7 @@ class Source:
         import pyarrow.parquet
 
         try:
-            return list(pyarrow.parquet.read_schema(self.folder / safe_name(name)).names)
+            return list(pyarrow.parquet.read_schema(self.path(name)).names)
         except (pyarrow.ArrowException, OSError, ValueError) as error:
             raise _unreadable(name, error) from error
 

@@ -125,7 +125,7 @@ def skeleton(model: Model, task_kind: str = "generation", labels: int = 0) -> nn
 
     settings = shape(model)
     with torch.device("meta"):
-        if task_kind == "classification":
+        if task_kind != "generation":
             settings.num_labels = max(1, labels)
             return AutoModelForSequenceClassification.from_config(settings)
         return AutoModelForCausalLM.from_config(settings)

@@ -75,6 +75,24 @@ def _questions(texts: Texts) -> list[bytes]:
     return questions
 
 
+def _without_last_line_end(texts: Texts, groups: Groups) -> tuple[Texts, Groups]:
+    """The texts and groups as the jar reads them from the files that eval.py of GenerationEval writes.
+
+    eval.py ends no file with a line end. Where the last reference of the last input of a group is missing, the jar
+    finds no line for it, makes the text "null" of Java's null, and compares with that: "nothing" is a synonym of it.
+    """
+    hypotheses, references, rows_read = list(texts.hypotheses), list(texts.references), []
+    for rows in groups:
+        width, last = max(len(texts.references[row]) for row in rows), texts.references[rows[-1]]
+        if len(last) == width and last[-1]:
+            rows_read.append(list(rows))
+            continue
+        rows_read.append([*rows[:-1], len(hypotheses)])
+        hypotheses.append(texts.hypotheses[rows[-1]])
+        references.append([*last[: width - 1], "null"])
+    return Texts(hypotheses, references), rows_read
+
+
 def meteor_nltk(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
     """nltk's METEOR of each input on the lower-cased mteval tokens, best reference; not comparable with the jar's.
 
@@ -129,7 +147,7 @@ METRICS = [
     ),
     Metric(
         "meteor_ge",
-        lambda corpus, groups: meteor(corpus.words, groups),
+        lambda corpus, groups: meteor(*_without_last_line_end(corpus.words, groups)),
         lambda: _signature(f"meteor_ge|tok:nltk-words:{words.version()}|refs:{EVALUATED_REFERENCES}"),
         external=True,
     ),

@@ -26,7 +26,7 @@ PROTOCOLS: dict[str, Protocol] = {
     for protocol in (
         Protocol(
             "lora",
-            ("webnlg", "dart", "toy"),
+            ("webnlg", "dart", "toy", "own"),
             ("bleu", "meteor", "ter"),
             "microsoft/LoRA@c4593f0 examples/NLG: gpt2_decode.py --tokenize --lower --ref_num 6, eval.py -nr 6",
         ),
@@ -52,21 +52,23 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
         Protocol(
             "e2e",
-            ("e2e",),
+            ("e2e", "own"),
             ("bleu_e2e", "nist", "meteor_e2e", "rouge_l_e2e", "cider"),
             "tuetschek/e2e-metrics: measure_scores.py -p",
         ),
-        Protocol("e2e-perl", ("e2e",), ("nist_perl",), "tuetschek/e2e-metrics: mteval-v13a-sig.pl"),
-        Protocol("rouge", ("samsum",), ("rouge1", "rouge2", "rougeL"), "google-research rouge_score, with stemmer"),
+        Protocol("e2e-perl", ("e2e", "own"), ("nist_perl",), "tuetschek/e2e-metrics: mteval-v13a-sig.pl"),
+        Protocol(
+            "rouge", ("samsum", "own"), ("rouge1", "rouge2", "rougeL"), "google-research rouge_score, with stemmer"
+        ),
         Protocol(
             "glue",
-            ("glue",),
+            ("glue", "own"),
             ("accuracy", "f1", "matthews", "pearson", "spearman"),
             "the metrics of GLUE (Wang et al. 2019), by scikit-learn and scipy",
         ),
         Protocol(
             "nltk",
-            ("webnlg", "dart", "toy", "e2e"),
+            ("webnlg", "dart", "toy", "e2e", "own"),
             ("meteor_nltk", "nist_nltk"),
             "nltk, for machines without Java; comparable with no published number",
         ),

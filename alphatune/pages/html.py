@@ -5,8 +5,9 @@ Pages need nothing but themselves: style and figures are inside, nothing is fetc
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +53,14 @@ class _Origin:
     records: list[tuple[list[str], list[str]]]  # columns, files
 
 
-def page(grid: Grid, pictures: dict[str, str], home: str = "") -> str:
+def page(grid: Grid, pictures: dict[str, str], home: str = "", entry: IndexEntry | None = None) -> str:
     """The page of a table or figure.
 
     Args:
         grid: the finished table.
         pictures: name -> SVG text, in the order in which they are shown.
         home: link to the index; "" for none.
+        entry: what the index says of it, kept inside for an index that is made later.
 
     Raises:
         ValueError: a picture holds a script or refers to something outside itself.
@@ -67,19 +69,38 @@ def page(grid: Grid, pictures: dict[str, str], home: str = "") -> str:
     drawn = [(name, inline_svg(text, name, f"{layout.title} ({name})")) for name, text in pictures.items()]
     return fill(
         "page.html", grid=grid, layout=layout, blocks=_blocks(grid, layout.rows), origins=_origins(grid),
-        pictures=drawn, home=home, meanings=dict(layout.legend), statements=[_emphasised(s) for s in grid.statements],
+        pictures=drawn, home=home,
+        entry=json.dumps(asdict(entry)) if entry else "", meanings=dict(layout.legend),
+        statements=[_emphasised(s) for s in grid.statements],
     )  # fmt: skip
 
 
 def index(entries: list[IndexEntry], claims: str = "claims.html", title: str = "Tables and figures") -> str:
-    """The page that leads to all others.
+    """The page that leads to all others: first what was run here, then what waits, then what needs no run.
 
     Args:
-        entries: tables and figures in order.
+        entries: tables and figures; each part keeps their order.
         claims: link to the page of claims; "" for none.
         title: heading of the page.
     """
-    return fill("index.html", entries=entries, claims=claims, title=title)
+    run = [entry for entry in entries if entry.total]
+    parts = [
+        ("Run here", [entry for entry in run if entry.done]),
+        ("Waiting to be run", [entry for entry in run if not entry.done]),
+        ("Nothing to run: values follow from the settings", [entry for entry in entries if not entry.total]),
+    ]
+    return fill("index.html", parts=[part for part in parts if part[1]], claims=claims, title=title)
+
+
+def entry_of(page: str) -> IndexEntry | None:
+    """What a page says of itself for the index; None where it says nothing."""
+    found = re.search(r'<meta name="alphatune-entry" content="([^"]*)">', page)
+    if found is None:
+        return None
+    try:
+        return IndexEntry(**json.loads(Markup(found[1]).unescape()))
+    except (ValueError, TypeError):
+        return None  # of another version
 
 
 def fill(template: str, **values: Any) -> str:

@@ -15,6 +15,7 @@ LETTERS = dict(zip(MARKS, "abcdefghijkl", strict=False))  # the same letter in e
 OF_PAPER = {"quoted", "doubtful"}  # these speak of the paper's number, the others of ours
 SIGNS = {"overlap": "≈", "apart": "≠"}
 ABSENT = "-"
+_NAME = 40  # characters of a substitute in a row
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,20 @@ def title_of(grid: Grid) -> str:
 
 
 def _ours_name(grid: Grid) -> str:
-    """What names our numbers in their line; a substitute up to its first comma or parenthesis. The title has it all."""
-    short = re.split(r", | \(|; ", grid.substitute, maxsplit=1)[0]
+    """What names our numbers in their line; the title has all of it.
+
+    A substitute is named by what stands before its first comma or parenthesis, one that is a setting by the last part
+    of a path.
+    """
+    first, *others = grid.substitute.split("; ")
+    if "=" in first.split(" ")[0]:
+        key, _, value = first.partition("=")
+        short = f"{key}={value}" if "/" not in value else value.rstrip("/").rpartition("/")[2]
+    else:
+        short = re.split(r", | \(", first, maxsplit=1)[0]
+    short = short if len(short) <= _NAME else f"{short[: _NAME - 3]}..."
+    if others and short:
+        short += f" and {len(others)} more"
     return f"ours, substitute {short}" if short else "ours"
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alphatune.pages import html, plots, render
+from alphatune.pages import html, render
 from alphatune.store import write_atomically
 from alphatune.tables import tabulate
 from alphatune.tables.cells import Cells
@@ -24,9 +24,11 @@ def write(
     grid = tabulate.grid(name, table, results, extra, seeds, tabulate.judged(table, results))
     drawn = _draw(name, table, results, out)
     grid.pictures = [name] if drawn else []
+    done = sum(cell.record is not None for cell in cells.final)
+    entry = html.IndexEntry(table.title, table.source, done, cells.total, table.substitute, f"{name}.html")
     texts = {
         "md": render.markdown(grid), "tex": render.latex(grid), "csv": render.csv(grid),
-        "html": html.page(grid, {name: drawn} if drawn else {}, home="index.html"),
+        "html": html.page(grid, {name: drawn} if drawn else {}, home="index.html", entry=entry),
     }  # fmt: skip
     files = []
     for kind, text in texts.items():
@@ -37,11 +39,15 @@ def write(
 
 def _draw(name: str, table: Experiment, results: Results, out: Path) -> str | None:
     """The table's figure as <name>.png and <name>.svg; returns the SVG's text, None where there is nothing to draw."""
+    if not table.figure:
+        return None
+    from alphatune.pages import plots  # with it come matplotlib and torch, which most tables need not wait for
+
     stem = out / name
     by_row = {row.id: results.of_row(row.id) for row in table.rows}
     if table.figure == "bcq_example":
         plots.bcq_example(stem)
-    elif not table.figure or not any(by_row.values()):
+    elif not any(by_row.values()):
         return None
     elif table.figure == "loss_curves":
         plots.loss_curves(table, by_row, stem)

@@ -34,8 +34,6 @@ def execute(config: Config, warnings: list[str] | None = None, origins: dict[str
         UserError: data or weights are missing, or a setting does not fit them: all that `preflight` finds, at once.
     """
     from alphatune.data.load import load
-    from alphatune.run import preflight
-    from alphatune.run.pipeline import Run
 
     for warning in [*(warnings or []), *sources.announcements(config, origins or {})]:
         log.warning("%s", warning)
@@ -55,6 +53,9 @@ def execute(config: Config, warnings: list[str] | None = None, origins: dict[str
         track.replay(config, made)
         log.info("%s is recorded already: %s (runtime.force=true runs it again)", plan.run_id, path)
         return path
+    from alphatune.run import preflight  # with them comes torch: a run that is recorded does not wait for it
+    from alphatune.run.pipeline import Run
+
     run = Run(config, dataset)
     for warning in preflight.check(run):
         log.warning("%s", warning)

@@ -10,13 +10,13 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from alphatune.config import Config
+from alphatune.config import Config, Fields
 from alphatune.settings import CALIBRATED, NF4
 from alphatune.store import digest, path_part
 from alphatune.versions import VERSIONS
 
 # Fields added after records existed, with the value that means "as before": such a value is left out of the hash.
-ADDED_LATER: dict[str, Any] = {"offset": False}
+ADDED_LATER: dict[str, Any] = {"offset": False, "fields": dataclasses.asdict(Fields())}
 
 Spec = dict[str, Any]
 
@@ -40,7 +40,7 @@ def plan(config: Config, backbone: Spec, files: dict[str, str]) -> Plan:
     method = config.method
     data = {"task": _task_spec(config), "files": files, "version": VERSIONS["data"]}
     training_data = {**data, "train_limit": config.data.train_limit, "eval_limit": validation_limit(config)}
-    base: Spec = {"backbone": backbone} | ({"head_seed": config.seed} if config.task.kind == "classification" else {})
+    base: Spec = {"backbone": backbone} | ({"head_seed": config.seed} if config.task.kind != "generation" else {})
     if method.quantize == "nf4":
         base["nf4"] = dataclasses.asdict(NF4)
     quantized = _quant_spec(config, base, data) if method.quantize == "before" else None
@@ -111,7 +111,7 @@ def unused(config: Config, overrides: list[str]) -> list[str]:
             warnings.append(f"{override}: method={method.name} trains nothing; the setting has no effect")
         elif key.startswith("method.lora") and method.train != "lora":
             warnings.append(f"{override}: method={method.name} has no LoRA; the setting has no effect")
-        elif key.startswith("decode") and config.task.kind == "classification":
+        elif key.startswith("decode") and config.task.kind != "generation":
             warnings.append(f"{override}: task={config.task.name} is not generated text; the setting has no effect")
     return warnings
 
@@ -152,7 +152,7 @@ def _method_spec(config: Config) -> Spec:
         spec["lora"] = dataclasses.asdict(method.lora)
         if method.lora.start == "zero":  # as it was when there was no other
             del spec["lora"]["start"]
-        if config.task.kind == "classification":
+        if config.task.kind != "generation":
             spec["start"] = 2  # the adapters' first values once depended on the head, drawn just before
     if method.train == "scales":
         spec["trainable"] = method.trainable

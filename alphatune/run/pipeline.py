@@ -5,6 +5,7 @@ Every stage asks the store first, so whatever another run has made already is re
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import random
@@ -19,6 +20,7 @@ import torch
 from torch import nn
 
 from alphatune.config import Config
+from alphatune.data import own
 from alphatune.data.example import Dataset, Example
 from alphatune.errors import UserError
 from alphatune.learn import batches, methods, models, predict, residual, seeding, train
@@ -45,9 +47,10 @@ class Run:
         report: Report | None = None,
         store: Store | None = None,
     ) -> None:
-        self.config, self.dataset, self.report = config, dataset, report
-        self.store = store or Store(config.runtime.artifacts)
         self.plan: Plan = identity.plan(config, models.identity(config.model), dataset.files)
+        self.config = dataclasses.replace(config, task=own.resolved(config.task, dataset))
+        self.dataset, self.report = dataset, report
+        self.store = store or Store(config.runtime.artifacts)
         self.timings: dict[str, float] = {}
         self.used: list[Artifact] = []
 
@@ -80,6 +83,7 @@ class Run:
             "data": {
                 "files": self.dataset.files,
                 "notes": self.dataset.notes,
+                **({"labels": self.dataset.labels} if self.dataset.labels else {}),
                 "train": len(self.train_examples),
                 "validation": len(self.validation_examples),
                 "test": len(self.test_examples),

@@ -10,6 +10,7 @@ import torch
 
 from alphatune import metrics
 from alphatune.config import Config
+from alphatune.data import own
 from alphatune.data.example import Example
 from alphatune.errors import UserError
 from alphatune.metrics.outside import java
@@ -120,17 +121,17 @@ def _splits(run: Run) -> Iterator[str]:
     calibrates = config.method.codes and identity.calibrated(config)
     trains = config.method.train != "nothing"
     if trains and not run.train_examples:
-        yield f"{_none(run, 'train', 'train_limit')}, but method={config.method.name} trains: {_add('train')}"
+        yield f"{_none(run, 'train', 'train_limit')}, but method={config.method.name} trains: {_add_to(run, 'train')}"
     elif calibrates and not run.dataset.train:
         yield (
             f"{_none(run, 'train', 'train_limit')}, but quant.solver={config.quant.solver} calibrates on them: "
-            f"{_add('train')}, or use quant.solver=alternating"
+            f"{_add_to(run, 'train')}, or use quant.solver=alternating"
         )
     if task.metrics and not run.test_examples:
         split = task.evaluate_on
         instead = f"task.evaluate_on={_OTHER[split]}, " if run.dataset.split(_OTHER[split]) else ""
         yield (
-            f"{_none(run, split, 'eval_limit')} to score with {', '.join(task.metrics)}: {_add(split)}, or set "
+            f"{_none(run, split, 'eval_limit')} to score with {', '.join(task.metrics)}: {_add_to(run, split)}, or set "
             f"{instead}task.metrics=[]"
         )
 
@@ -143,7 +144,9 @@ def _none(run: Run, split: str, limit: str) -> str:
     return f"task={run.config.task.name} has no {split} examples ({why})"
 
 
-def _add(split: str) -> str:
+def _add_to(run: Run, split: str) -> str:
+    if run.config.task.reader == own.READER:
+        return f"give data.{own.SPLITS[split]}=FILE"
     return f"give the file of the {split} split"
 
 
@@ -166,7 +169,8 @@ def _examples(run: Run) -> Iterator[str]:
         if task.kind == "generation":
             empty = [e for e in examples if not e.targets]
             if empty and (split != "train" or len(empty) == len(examples)):
-                yield f"{split} split: {empty[0].id} has no text to compare with ({len(empty)} in all): {_add(split)}"
+                told = f"{empty[0].id} has no text to compare with ({len(empty)} in all)"
+                yield f"{split} split: {told}: {_add_to(run, split)}"
             continue
         hidden = sum(e.label is None for e in examples)
         if hidden:

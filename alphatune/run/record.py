@@ -113,7 +113,8 @@ def public_config(config: Config) -> dict[str, Any]:
     values = asdict(config)
     del values["runtime"]
     del values["logger"]
-    del values["data"]["dir"]
+    for place in ("dir", "train", "valid", "test"):
+        del values["data"][place]
     if Path(config.model.name_or_path).is_dir():
         values["model"]["name_or_path"] = Path(config.model.name_or_path).name  # the hash says which weights
     return values
@@ -127,7 +128,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "platform": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu(),
+        "cpu": cpu(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "cuda": torch.version.cuda,
@@ -167,7 +168,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cpu() -> str:
+def cpu() -> str:
+    """The processor's name and its threads."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -41,7 +41,7 @@ def sizes(model: nn.Module, config: Config) -> Sizes:
     parameters = sum(p.numel() for p in model.parameters())
     lora = _lora_parameters(model, config) if method.train == "lora" else 0
     head = sum(p.numel() for n, p in model.named_parameters() if any(part in HEADS for part in n.split(".")))
-    head = head if config.task.kind == "classification" else 0
+    head = head if config.task.kind != "generation" else 0
 
     planes = groups * (quant.q + (quant.format == "uniform" or quant.offset))  # an offset counts as a plane's scales
     packed_bytes = FLOAT * (parameters - weights) + quant.q * weights // 8 + FLOAT * planes

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from scipy import stats
+from scipy import special
 
 from alphatune.tables.experiment import Statement
 from alphatune.tables.values import of_record
@@ -43,7 +43,7 @@ def mean(values: list[float]) -> Mean | None:
     if len(set(values)) == 1:
         return Mean(values[0], 0.0, n)  # exactly: the mean of equal floats may be off by a rounding
     variance = math.fsum((v - average) ** 2 for v in values) / (n - 1)
-    return Mean(average, float(stats.t.ppf(0.975, n - 1)) * math.sqrt(variance / n), n)
+    return Mean(average, float(special.stdtrit(n - 1, 0.975)) * math.sqrt(variance / n), n)
 
 
 def column(records: Records, key: str) -> Mean | None:

@@ -20,6 +20,7 @@ from alphatune.run import identity, record
 from alphatune.run.identity import Plan
 from alphatune.tables import values
 from alphatune.tables.experiment import Experiment, Row
+from alphatune.tables.recorded import Recorded
 
 log = logging.getLogger("alphatune")
 SEARCH = ["task.evaluate_on=validation", "task.metrics=[]"]  # a search looks at the validation loss and decodes nothing
@@ -38,8 +39,18 @@ class Cell:
     outline: Plan  # its stages; where data or weights are not here, with stand-ins that tell tasks and models apart
     plan: Plan | None = None  # the same if all is known, so that it can run; None: see `obstacle`
     record: Path | None = None  # its record, where there is one
-    obstacle: str = ""  # why it cannot run here
+    obstacles: tuple[str, ...] = ()  # why it cannot run here
     rate: float | None = None  # the learning rate that this cell tries, where it belongs to a search
+
+    @property
+    def obstacle(self) -> str:
+        """Why it cannot run here, in one text; "" if it can."""
+        return "; ".join(self.obstacles)
+
+    @property
+    def run(self) -> str:
+        """What tells its run from others; rows may share one."""
+        return self.plan.run_id if self.plan else " ".join(self.overrides)
 
     @property
     def name(self) -> str:
@@ -84,6 +95,7 @@ class Planner:
         ]  # fmt: skip
         self._data: dict[str, tuple[dict[str, str] | None, str]] = {}
         self._unvalidated: set[str] = set()  # tasks whose data has no validation examples
+        self._recorded: dict[str, Recorded] = {}  # folder of records -> its index, as it was when first asked for
         self._backbones: dict[str, tuple[dict[str, Any] | None, str]] = {}
 
     def cells(self, seeds: list[int]) -> Cells:
@@ -92,6 +104,7 @@ class Planner:
         To render, the best of the rates that are recorded is taken, and the row is marked.
         """
         found = Cells(self.table.rows)
+        self._recorded.clear()  # runs may have ended since
         for row in self.table.rows:
             if row.search:
                 tried = self._tried(row)
@@ -118,10 +131,10 @@ class Planner:
         more = [*self.table.search_with, *SEARCH]
         cells = [self._cell(row, (), [f"hparams.learning_rate={v}", *more], seed) for v in row.search]
         for i, (cell, rate) in enumerate(zip(cells, row.search, strict=True)):
-            name, obstacle = cell.config.task.name, cell.obstacle
-            if name in self._unvalidated:
-                obstacle = f"task={name} has no validation examples to choose a learning rate by"
-            cells[i] = dataclasses.replace(cell, rate=float(rate), obstacle=obstacle)
+            name, obstacles = cell.config.task.name, cell.obstacles
+            if _data_of(cell.config) in self._unvalidated:
+                obstacles = (f"task={name} has no validation examples to choose a learning rate by",)
+            cells[i] = dataclasses.replace(cell, rate=float(rate), obstacles=obstacles)
         return cells
 
     def _cell(self, row: Row, part: Part, more: list[str], seed: int) -> Cell:
@@ -141,8 +154,8 @@ class Planner:
         )
         plan = None if files is None or backbone is None else outline
         path = self._find(config, plan, files, backbone)
-        obstacle = "; ".join(filter(None, [*self.unmet, no_data, no_weights]))
-        return Cell(row, part, seed, overrides, config, outline, plan, path, obstacle)
+        obstacles = tuple(filter(None, [*self.unmet, no_data, no_weights]))
+        return Cell(row, part, seed, overrides, config, outline, plan, path, obstacles)
 
     def _find(
         self, config: Config, plan: Plan | None, files: dict[str, str] | None, backbone: dict[str, Any] | None
@@ -151,22 +164,14 @@ class Planner:
             path = record.path_of(config.runtime.records, plan.run_id)
             found = record.readable(path) if path.is_file() else None
             return path if found is not None and found["run_id"] == plan.run_id else None
-        name = identity.short_name(config)
-        matches = []
-        for path in sorted(Path(config.runtime.records).glob(f"{name}-*.json")):
-            made = record.readable(path)
-            if made is None:
-                continue
-            same = identity.plan(config, backbone or made["model"]["identity"], files or made["data"]["files"])
-            if same.run_id == made["run_id"]:
-                matches.append((made["finished"], path))
-        return max(matches)[1] if matches else None
+        recorded = self._recorded.setdefault(config.runtime.records, Recorded(config.runtime.records))
+        return recorded.find(config, backbone, files)
 
     def _files(self, config: Config) -> tuple[dict[str, str] | None, str]:
         """Hashes of the task's data files, or why they are not here; without `run`, nothing is looked at."""
         if not self.run:
             return None, ""
-        name = config.task.name
+        name = _data_of(config)
         if name not in self._data:
             from alphatune.data.load import load
 
@@ -189,6 +194,12 @@ class Planner:
             local = not self.run and config.model.name_or_path != models.TINY
             self._backbones[key] = None if local else models.identity(config.model), missing or ""
         return self._backbones[key]
+
+
+def _data_of(config: Config) -> str:
+    """What tells the data of one cell from that of another; several of a user's own tasks may share a name."""
+    task, data = config.task, config.data
+    return repr((task.name, task.kind, task.fields, data.train, data.valid, data.test))
 
 
 def _key(override: str) -> str:

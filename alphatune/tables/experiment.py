@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alphatune import groups
 from alphatune.compose import plain_yaml
+from alphatune.compose.taskfile import beside
 from alphatune.errors import UserError
 
 FOLDER = groups.experiments()
@@ -108,26 +109,43 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Experiment:
-    """The experiment of `experiments/<name>.yaml`; a bare number names a table.
+    """The experiment of `experiments/<name>.yaml`; a bare number names a table. Or that of a file of the user's.
+
+    In a user's file the names of task files and data files are relative to its folder.
 
     Raises:
-        UserError: there is no such file, or it does not fit the schema.
+        UserError: there is no such file, it has the name of another table, or it does not fit the schema.
     """
+    theirs = name.endswith(".yaml")
+    path = Path(name) if theirs else FOLDER / f"{canonical(name)}.yaml"
     name = canonical(name)
-    path = FOLDER / f"{name}.yaml"
-    if name not in names():
-        raise UserError(f"experiment {name}: no such file in experiments/; there is: {', '.join(names())}")
+    if theirs and not path.is_file():
+        raise UserError(f"{path}: no such file")
+    if theirs and name in names() and path.resolve() != (FOLDER / path.name).resolve():
+        raise UserError(f"{path}: {name} is a table of experiments/ already: give the file another name")
+    if not theirs and name not in names():
+        raise UserError(
+            f"experiment {name}: no such file in experiments/; there is: {', '.join(names())}; a file of yours ends in "
+            ".yaml"
+        )
     try:
-        experiment = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Experiment), plain_yaml.read(path)))
+        merged = OmegaConf.unsafe_merge(OmegaConf.structured(Experiment), plain_yaml.read(path))  # both are ours alone
+        experiment = OmegaConf.to_object(merged)
     except (OmegaConfBaseException, TypeError, ValueError, AttributeError) as error:  # not the schema's keys and values
         raise UserError(f"{path.name}: {' '.join(str(error).split())}") from error
     assert isinstance(experiment, Experiment)
+    if theirs:
+        for part in (experiment, *experiment.rows, *experiment.columns):
+            key = "base" if part is experiment else "set"
+            setattr(part, key, [beside(override, path.parent) for override in getattr(part, key)])
     _check(experiment, path.name)
     return experiment
 
 
 def canonical(name: str) -> str:
-    """A bare number names a table: 2 -> table2."""
+    """A bare number names a table: 2 -> table2. A file is named by its stem."""
+    if name.endswith(".yaml"):
+        return Path(name).stem
     return f"table{name}" if name.isdigit() else name
 
 

@@ -1,4 +1,4 @@
-"""Carrying out cells: which first, how many at once, what they will cost.
+"""Carrying out cells: which first, how many at once.
 
 Cells that share a stage (five seeds one quantisation, three PTQ rows one fine-tuning) are run in two waves, so that the
 shared work is done once and not waited for: first one cell per adaptation that is still to be made, then the others.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -19,37 +18,15 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from functools import partial
 from multiprocessing import active_children, get_context
-from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
 
 from alphatune.compose import compose
 from alphatune.errors import UserError
-from alphatune.run import record
-from alphatune.run.identity import Spec
-from alphatune.store import MANIFEST, digest
 from alphatune.tables.cells import Cell
+from alphatune.tables.stages import hours, stages
 from alphatune.terminal import log_to_terminal
 
 log = logging.getLogger("alphatune")
-
-
-def stages(cell: Cell) -> dict[tuple[str, str], bool]:
-    """The stages of a cell by (name, key) -> whether the store has them already."""
-    plan = cell.outline
-    specs: dict[str, list[Spec | None]] = {
-        "quantize": [plan.quantized, plan.requantized], "adapt": [plan.adapted], "evaluate": [plan.evaluated],
-        "decode": [plan.decoded] if cell.config.task.metrics else [],
-        "score": [plan.scored] if cell.config.task.metrics else [],
-    }  # fmt: skip
-    root = Path(cell.config.runtime.artifacts)
-    found = {}
-    for stage, several in specs.items():
-        for spec in several:
-            if spec is not None:
-                key = digest(spec)
-                found[stage, key] = (root / stage / key / MANIFEST).is_file()
-    return found
 
 
 def waves(cells: list[Cell]) -> list[list[Cell]]:
@@ -62,22 +39,6 @@ def waves(cells: list[Cell]) -> list[list[Cell]]:
         (later if todo & begun else first).append(cell)
         begun |= todo
     return [wave for wave in (first, later) if wave]
-
-
-def estimate(cells: list[Cell]) -> str:
-    """What running `cells` will cost: stages counted once, hours from past records of the same kind of run."""
-    todo: dict[tuple[str, str], Cell] = {}
-    for cell in cells:
-        todo |= {s: cell for s, made in stages(cell).items() if not made and s not in todo}
-    counts = {stage: sum(s[0] == stage for s in todo) for stage in ("quantize", "adapt", "decode")}
-    text = ", ".join(f"{n} x {stage}" for stage, n in counts.items() if n) or "no stage"
-    text = f"{text}, shared stages counted once"
-    past = _past(cells[0].config.runtime.records) if cells else []
-    known = [t for (stage, _), cell in todo.items() if (t := _seconds(stage, cell, past)) is not None]
-    if not known:
-        return f"{text}; no past run to estimate the time from"
-    part = f" for {len(known)} of {len(todo)} stages" if len(known) < len(todo) else ""
-    return f"{text}; about {_hours(sum(known))} of one machine{part}, judged by past records"
 
 
 def run(cells: list[Cell], own_process: bool, jobs: int = 1) -> list[str]:
@@ -152,7 +113,7 @@ class _Progress:
     def begins(self, cell: Cell) -> None:
         self.count += 1
         elapsed, done = time.monotonic() - self.started, self.count - 1
-        left = f", about {_hours(elapsed / done * (self.total - done))} left" if done else ""
+        left = f", about {hours(elapsed / done * (self.total - done))} left" if done else ""
         log.info("\n[%d/%d] %s (%.0f s so far%s)", self.count, self.total, cell.name, elapsed, left)
 
 
@@ -224,52 +185,3 @@ def _environments(jobs: int) -> list[dict[str, str]]:
     if gpus or "OMP_NUM_THREADS" in os.environ:
         return [{}] * jobs
     return [{"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}] * jobs
-
-
-Past = list[dict[str, Any]]
-
-
-def _past(records: str) -> Past:
-    return [made for path in Path(records).rglob("*.json") if (made := record.readable(path)) is not None]
-
-
-_ALIKE: list[Callable[[dict[str, Any]], tuple[str, ...]]] = [
-    lambda config: (config["model"]["name"], config["task"]["name"], config["method"]["train"]),
-    lambda config: (config["model"]["name"], config["method"]["train"]),
-    lambda config: (config["model"]["name"],),
-]
-
-
-def _seconds(stage: str, cell: Cell, past: Past) -> float | None:
-    """The median over the most similar past runs that made such a stage, scaled by the amount of work."""
-    mine = record.public_config(cell.config)
-    for alike in _ALIKE:
-        rates = [
-            made["timings"][stage] / _work(stage, made["config"])
-            for made in past
-            if f"{stage} (made)" in made["stages"] and stage in made["timings"] and alike(made["config"]) == alike(mine)
-        ]
-        if rates:
-            return statistics.median(rates) * _work(stage, mine)
-    return None
-
-
-def _work(stage: str, config: dict[str, Any]) -> float:
-    """Training: examples seen. Decoding: inputs times beams. Else: one."""
-    counts, limits = config["task"]["counts"], config["data"]
-    if stage == "adapt":
-        steps = config["trainer"]["max_steps"]
-        if steps:
-            return steps * config["hparams"]["batch_size"]
-        train = counts.get("train", 1)
-        return max(1e-9, config["hparams"]["epochs"] * min(train, limits["train_limit"] or train))
-    if stage == "decode":
-        inputs = counts.get(config["task"]["evaluate_on"], 1)
-        return min(inputs, limits["eval_limit"] or inputs) * config["decode"]["beam"]
-    return 1.0
-
-
-def _hours(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

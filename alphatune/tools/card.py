@@ -10,8 +10,9 @@ import yaml
 from alphatune.errors import UserError
 from alphatune.run import record
 
-_CLASSES = {"generation": "AutoModelForCausalLM", "classification": "AutoModelForSequenceClassification"}
-_TASKS = {"generation": "text-generation", "classification": "text-classification"}
+_LABELS = ("classification", "regression")
+_CLASSES = {"generation": "AutoModelForCausalLM", **dict.fromkeys(_LABELS, "AutoModelForSequenceClassification")}
+_TASKS = {"generation": "text-generation", **dict.fromkeys(_LABELS, "text-classification")}
 _PACKAGES = ("torch", "transformers", "peft")
 
 

@@ -142,7 +142,8 @@ def run_of(made: dict[str, Any], model: str | None, artifacts: str, kind: str) -
     if found != made["model"]["identity"]:
         raise UserError(f"{config.model.name_or_path} is not the backbone that the record names: its files differ")
     store = ReadOnly(artifacts)
-    source = Run(config, Dataset([], [], [], made["data"]["files"]), store=store)
+    data = made["data"]
+    source = Run(config, Dataset([], [], [], data["files"], labels=data.get("labels", [])), store=store)
     plan = source.plan
     if plan.run_id != made["run_id"]:
         raise UserError(f"{made['run_id']}: made by another version, or the record was edited; run it again")

@@ -35,12 +35,13 @@ def parser() -> Parser:
 def _main(given: argparse.Namespace) -> int:
     from alphatune.pages import claims, html, publish
 
-    names = [experiment.canonical(n) for n in given.names] or experiment.names()
+    asked = given.names or experiment.names()
+    names = [experiment.canonical(name) for name in asked]
     extra, out, entries = given.set, given.out, []
     failed = 0
-    for name in names:
+    for file, name in zip(asked, names, strict=True):
         try:
-            table = experiment.load(name)
+            table = experiment.load(file)
             cells = Planner(table, extra, run=False).cells(table.seeds)
             publish.write(name, table, cells, extra, table.seeds, out)
         except UserError as error:  # of this experiment: the others have their pages
@@ -49,9 +50,12 @@ def _main(given: argparse.Namespace) -> int:
             continue
         done = sum(cell.record is not None for cell in cells.final)
         print(f"{name:16} {done} of {cells.total} runs recorded: {out / name}.html", flush=True)
-        entries.append(html.IndexEntry(table.title, table.source, done, cells.total, table.substitute, f"{name}.html"))
+        entries.append(html.entry_of((out / f"{name}.html").read_text(encoding="utf-8")))
     if names == experiment.names():  # an index of some of them would hide the others
         claims.write(extra, out)
-        write_atomically(out / "index.html", html.index(entries))
+        entries += [
+            html.entry_of(p.read_text(encoding="utf-8")) for p in sorted(out.glob("*--*.html"))
+        ]  # other settings
+        write_atomically(out / "index.html", html.index([entry for entry in entries if entry is not None]))
         print(f"index: {out / 'index.html'}")
     return 0 if not failed else MISTAKE if failed == len(names) else FAILED

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from alphatune.config import Task
-from alphatune.data import load_split, task_config, task_names
+from alphatune.config import Data, Task
+from alphatune.data import own, task_config, task_names
 from alphatune.data.example import Example
+from alphatune.data.load import load, split_of
 from alphatune.errors import UserError
 from alphatune.metrics import LABEL_METRICS, TEXT_METRICS, Scores, score, score_labels
 from alphatune.metrics.labels import Label
@@ -62,9 +65,15 @@ def parser() -> Parser:
         """
         alphatune score --task webnlg --hypotheses outputs.txt --split test
         alphatune score --task e2e --hypotheses outputs.txt --references refs.txt --json
+        alphatune score --task mine.yaml --hypotheses outputs.txt --split test
         """,
     )
-    parser.add_argument("--task", required=True, help=f"one of: {', '.join(task_names())}")
+    parser.add_argument(
+        "--task", required=True, help=f"a file of yours such as mine.yaml, or {', '.join(task_names())}"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="of the task, e.g. data.test=FILE of task own"
+    )
     parser.add_argument("--hypotheses", required=True, type=Path, metavar="FILE", help="one text or label per line")
     truth = parser.add_mutually_exclusive_group(required=True)
     truth.add_argument("--references", nargs="+", type=Path, metavar="PATH", help="see reference layouts above")
@@ -83,34 +92,50 @@ def parser() -> Parser:
 
 
 def _run(args: argparse.Namespace) -> int:
-    if args.task not in task_names():
-        raise UserError(f"--task {args.task}: must be one of: {', '.join(task_names())}")
     if args.jobs is not None and args.jobs < 1:
         raise UserError(f"--jobs {args.jobs}: must be at least 1")
     if args.allow_count_mismatch and args.split is None:
         raise UserError("--allow-count-mismatch: is for the data that --split names")
     if args.ids is not None and args.split is None:
         raise UserError("--ids: only with --split; --references has one entry per hypothesis")
-    task = task_config(args.task)
+    task, data = _described(args.task, args.set)
     metrics = _metrics(task, args.protocol, args.metrics)
     hypotheses = read_hypotheses(args.hypotheses, args.ids)
-    examples = None if args.split is None else _examples(hypotheses, args)
+    examples = None
+    if args.split is not None:
+        task, inputs = split_of(task, data, args.split, allow_count_mismatch=args.allow_count_mismatch)
+        examples = _examples(hypotheses, inputs, f"the {args.split} split of {task.name}")
+    elif task.kind == "classification" and task.reader == own.READER and not task.labels:
+        task = own.resolved(task, load(task, data))  # its classes are those of its training file
     subsets = [example.subset for example in examples] if examples is not None and task.subsets else None
     if args.subsets is not None:
         subsets = _subsets(args.subsets, len(hypotheses.values))
-    if task.kind == "classification":
+    if task.kind != "generation":
         scores = _score_labels(task, metrics, hypotheses, examples, args, subsets)
     else:
         scores = _score_texts(metrics, hypotheses, examples, args, subsets)
-    print((_as_json if args.json else _as_text)(args.task, len(hypotheses.values), metrics, scores))
+    print((_as_json if args.json else _as_text)(task.name, len(hypotheses.values), metrics, scores))
     return 0 if scores.values["all"] else 1
+
+
+def _described(name: str, settings: list[str]) -> tuple[Task, Data]:
+    """The task, and where its data is, as a run would have them."""
+    known = task_names()
+    if name in known and name != own.READER and not settings:
+        return task_config(name), Data()
+    if name not in known and not name.endswith((".yaml", ".yml")):
+        raise UserError(f"--task {name}: must be one of: {', '.join(known)}; or a file of yours, mine.yaml")
+    from alphatune.compose import compose  # Hydra: not for the tasks whose file says all
+
+    config = compose.config_of([f"task={name}", *settings])
+    return config.task, config.data
 
 
 def _metrics(task: Task, protocol: str | None, named: str | None) -> list[str]:
     """The metrics to compute, in the order of the task, the protocol or the command line."""
-    known = list(LABEL_METRICS if task.kind == "classification" else TEXT_METRICS)
-    if protocol is not None and task.reader not in PROTOCOLS[protocol].readers:
-        fitting = [p.name for p in PROTOCOLS.values() if task.reader in p.readers]
+    known = list(TEXT_METRICS if task.kind == "generation" else LABEL_METRICS)
+    fitting = [p.name for p in PROTOCOLS.values() if task.reader in p.readers and set(p.metrics) <= set(known)]
+    if protocol is not None and protocol not in fitting:
         raise UserError(f"--protocol {protocol}: not for {task.name}; must be one of: {', '.join(fitting)}")
     if named is None:
         return list(task.metrics if protocol is None else PROTOCOLS[protocol].metrics)
@@ -125,22 +150,20 @@ def _metrics(task: Task, protocol: str | None, named: str | None) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _examples(hypotheses: Hypotheses, args: argparse.Namespace) -> list[Example]:
-    """The example of each hypothesis: that of its id, or the one in its place."""
-    task, split = args.task, args.split
-    examples = load_split(task, split, allow_count_mismatch=args.allow_count_mismatch)
+def _examples(hypotheses: Hypotheses, examples: list[Example], where: str) -> list[Example]:
+    """The example of each hypothesis: that of its id, or the one in its place. `where` names the split."""
     if hypotheses.ids is None:
         if len(examples) != len(hypotheses.values):
             raise UserError(
-                f"{hypotheses.path}: {len(hypotheses.values)} hypotheses, but the {split} split of {task} has "
-                f"{len(examples)} inputs; a part of them is scored with ids (see --help)"
+                f"{hypotheses.path}: {len(hypotheses.values)} hypotheses, but {where} has {len(examples)} "
+                f"inputs; a part of them is scored with ids (see --help)"
             )
         return examples
     known = {example.id: example for example in examples}
     for line, name in enumerate(hypotheses.ids, start=1):
         if name not in known:
             raise UserError(
-                f"the id {shown(name)} of hypothesis {line} is not in the {split} split of {task}, "
+                f"the id {shown(name)} of hypothesis {line} is not in {where}, "
                 f"whose ids are such as {shown(examples[0].id) if examples else 'none'}"
             )
     return [known[name] for name in hypotheses.ids]
@@ -167,7 +190,24 @@ def _score_texts(
     else:
         keep_empty = any(protocol.keeps_empty for protocol in protocols_of(metrics))
         references = read_references(args.references, len(hypotheses.values), args.layout, keep_empty)
-    return score(metrics, hypotheses.texts(), references, subsets=subsets, jobs=args.jobs)
+    with _without("scipy", "sklearn"):
+        return score(metrics, hypotheses.texts(), references, subsets=subsets, jobs=args.jobs)
+
+
+@contextmanager
+def _without(*packages: str) -> Iterator[None]:
+    """Imports go as if these packages were not installed.
+
+    nltk looks for scipy and scikit-learn, for classifiers and a statistic that no score of texts uses, and takes
+    seconds to import them.
+    """
+    hidden = [name for name in packages if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: Python's own sign for "not there"
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 def _score_labels(

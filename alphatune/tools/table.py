@@ -13,7 +13,7 @@ from pathlib import Path
 
 from alphatune.errors import UserError
 from alphatune.store import digest
-from alphatune.tables import experiment, schedule, slurm
+from alphatune.tables import experiment, gpu, merge, plan, schedule, slurm
 from alphatune.tables.cells import Cell, Cells, Planner
 from alphatune.tables.experiment import Experiment
 from alphatune.terminal import NOTHING_TO_RUN, Parser, end_in_order, log_to_terminal, status_of
@@ -42,7 +42,7 @@ def parser() -> Parser:
         alphatune table 2 --launcher slurm --sbatch "--gres=gpu:1"
         """,
     )
-    parser.add_argument("name", help="a file of experiments/: 2 or table2, figure4, demo, ...")
+    parser.add_argument("name", help="a file of experiments/: 2 or table2, figure4, demo, ...; or your own: my.yaml")
     parser.add_argument("--seeds", type=_numbers, help="e.g. 0,1 (default: the table's)")
     parser.add_argument(
         "--rows", type=lambda s: s.split(","), help="ids of rows to run, e.g. gpt2-m/lora,gpt2-l/* (default: all)"
@@ -51,7 +51,13 @@ def parser() -> Parser:
         "--set", action="append", default=[], metavar="KEY=VALUE",
         help="an override for every cell; one that can change results makes a table of its own, labelled with it",
     )  # fmt: skip
-    parser.add_argument("--plan", action="store_true", help="only print what would run and what it may cost")
+    parser.add_argument(
+        "--plan", action="store_true", help="only say what is done, to run or impossible, and what it costs"
+    )
+    parser.add_argument(
+        "--gpu-estimate", nargs="?", const="a100", choices=sorted(gpu.ACCELERATORS), metavar="GPU",
+        help="only print what each row would take on a GPU, an estimate: a100 (default), h100 or v100",
+    )  # fmt: skip
     parser.add_argument("--render", action="store_true", help="only render what is recorded")
     parser.add_argument("--jobs", type=_positive, default=None, help="cells at once (default: 1; slurm: no limit)")
     parser.add_argument("--launcher", choices=["local", "slurm"], default="local", help="where the cells run")
@@ -64,9 +70,13 @@ def parser() -> Parser:
 
 def _main(given: argparse.Namespace) -> int:
     name = experiment.canonical(given.name)
-    table = experiment.load(name)
-    rows = _chosen_rows(table, given.rows)
+    table = experiment.load(given.name)
     _check_overrides(given.set, table)
+    if merge.of_model(given.set):
+        table, told = merge.merged(table, given.set)
+        if told:
+            print(f"{name}: {told}")
+    rows = _chosen_rows(table, given.rows)
     changed = [o for o in given.set if not _neutral(o, table)]
     if changed:
         table.substitute = "; ".join(filter(None, [table.substitute, *changed]))
@@ -77,14 +87,12 @@ def _main(given: argparse.Namespace) -> int:
     if given.render:
         return _render(name, planner, found, seeds, given.out, [])
     todo = _todo(found, rows)
-    print(_announced(name, found, todo, rows), flush=True)
     if given.plan:
-        for reason in dict.fromkeys(cell.obstacle for cell in todo if cell.obstacle):
-            print(f"{sum(c.obstacle == reason for c in todo)} cells cannot run here: {reason}")
-        for cell in found.search + found.final:
-            if cell.row.id in rows or cell in todo:
-                print(f"{'done' if cell.record else 'to run':7} {cell.name}{f': {cell.record}' if cell.record else ''}")
+        print("\n".join(plan.page(name, table, found, todo, rows)))
         return NOTHING_TO_RUN if todo and all(cell.obstacle for cell in todo) else 0
+    if given.gpu_estimate:
+        return _gpu_estimate(name, found, rows, gpu.ACCELERATORS[given.gpu_estimate])
+    print("\n".join(plan.summary(name, found, todo, rows)), flush=True)
     if todo and planner.unmet:
         raise UserError(f"{name} cannot run without {' and '.join(planner.unmet)} (--render shows what is recorded)")
     if todo and given.launcher == "slurm":
@@ -92,8 +100,8 @@ def _main(given: argparse.Namespace) -> int:
     failures = schedule.run(todo, table.own_process, given.jobs or 1)
     if todo:
         found = planner.cells(seeds)
-        tried = {_key(cell) for cell in todo}
-        waited = [cell for cell in _todo(found, rows) if _key(cell) not in tried]
+        tried = {cell.run for cell in todo}
+        waited = [cell for cell in _todo(found, rows) if cell.run not in tried]
         failures += schedule.run(waited, table.own_process, given.jobs or 1)  # the rows that waited for a search
         found = planner.cells(seeds) if waited else found
     return _render(name, planner, found, seeds, given.out, failures)
@@ -136,22 +144,21 @@ def _todo(found: Cells, rows: set[str]) -> list[Cell]:
     unique: dict[str, Cell] = {}
     for cell in listed:
         if cell.record is None:
-            unique.setdefault(_key(cell), cell)
+            unique.setdefault(cell.run, cell)
     return list(unique.values())
 
 
-def _key(cell: Cell) -> str:
-    return cell.plan.run_id if cell.plan else " ".join(cell.overrides)
-
-
-def _announced(name: str, found: Cells, todo: list[Cell], rows: set[str]) -> str:
+def _gpu_estimate(name: str, found: Cells, rows: set[str], device: gpu.Accelerator) -> int:
+    """Print what the rows would take from the start, whatever is recorded."""
     mine = [cell for cell in found.search + found.final if cell.row.id in rows]
-    done = sum(cell.record is not None for cell in mine)
-    text = f"{name}: {len(mine)} cells ({len(rows)} rows), {done} done, {len(todo)} to run"
-    waiting = [row.label for row in found.waiting if row.id in rows]
-    if waiting:
-        text += f"; then those of {len(waiting)} rows whose learning rate is still searched: {', '.join(waiting)}"
-    return f"{text}\ncost: {schedule.estimate(todo)}" if todo else text
+    print(f"{name} on one {device.name}, an estimate from sizes (docs/costs.md), nothing measured:")
+    for row in found.rows:
+        cells = [cell for cell in mine if cell.row.id == row.id]
+        if cells:
+            label = f"{row.group}: {row.label}" if row.group else row.label
+            print(f"  {label:50} {gpu.estimate(cells, device, made=True).text}")
+    print(f"all {len(mine)} cells, shared stages once: {gpu.estimate(mine, device, made=True).text}")
+    return 0
 
 
 def _submit(name: str, found: Cells, todo: list[Cell], given: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from alphatune.run.execute import main
 from alphatune.settings import GROUP_SIZES
 
 TASKS = ("dart, dart_partial, e2e, glue/cola, glue/mnli, glue/mrpc, glue/qnli, glue/qqp, glue/rte, glue/sst2, "
-         "glue/stsb, mnli, samsum, toy, webnlg")  # fmt: skip
+         "glue/stsb, mnli, own, samsum, toy, webnlg")  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_the_sources_of_a_run() -> None:
     assert found["hparams.learning_rate"] == found["method.lora.r"] == TABLE_10
     assert found["task.metrics"] == found["task.counts"] == "typed group task=webnlg"
     assert found["trainer.evals"] == found["hparams.optimizer"] == found["quant.q"] == "default"
-    assert {key.rpartition(".")[0] for key in found} == set(sources.RECORDED)
+    assert {key.rpartition(".")[0] for key in found} == {*sources.RECORDED, "task.fields"}
     found = sources_of(["task=webnlg", "method=lora", "experiment=smoke", "method.lora={r: 2}"])
     assert found["hparams.epochs"] == found["decode.beam"] == "experiment=smoke"
     assert found["hparams.learning_rate"] == "typed group method=lora"

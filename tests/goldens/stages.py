@@ -19,7 +19,7 @@ STORED = Path(__file__).with_name("stages.json")
 
 # Where the work of a stage begins.
 ENTRIES = {
-    "data": ["data.load", "data.toy", "data.webnlg", "data.dart", "data.e2e", "data.samsum", "data.glue"],
+    "data": ["data.load", "data.toy", "data.webnlg", "data.dart", "data.e2e", "data.samsum", "data.glue", "data.own"],
     "backbone": ["learn.tiny"],
     "quantize": ["packed.disk", "learn.batches", "learn.models"],
     "adapt": ["learn.train", "learn.methods", "learn.models"],

@@ -14,8 +14,8 @@ import shutil
 import pytest
 from test_goldens import HYPOTHESES, ODD_HYPOTHESES, ODD_REFERENCES, REFERENCES
 
-from alphatune.metrics import score
-from alphatune.metrics.corpus import Corpus
+from alphatune.metrics import meteor, score
+from alphatune.metrics.corpus import Corpus, Texts
 from alphatune.metrics.outside import unidecode, words
 from alphatune.metrics.outside.unavailable import Unavailable
 
@@ -68,6 +68,7 @@ PRINTED = {
         "meteor_dart": 0.45469742363496635,
         "ter_dart": 0.5185185185185185,
         "bleu_ge": 44.159481401760,
+        "meteor_ge": 0.4532149695694454,
         "ter_ge": 0.6944444444444444,
     },
 }
@@ -134,6 +135,13 @@ def test_an_empty_line_costs_one_in_generationeval() -> None:
     assert score(["ter_ge"], far, [["a"]], jobs=1).values["all"]["ter_ge"].value == 3.0
     both = score(["ter_ge"], far + near, [["a"], ["a b", "c"]], subsets=["one", "two"], jobs=1).values
     assert {name: row["ter_ge"].value for name, row in both.items()} == {"all": 0.5, "one": 3.0, "two": 0.0}
+
+
+def test_a_missing_last_line_is_java_s_null_in_generationeval() -> None:
+    texts = Texts(["h0", "h1", "h2"], [["a", "b"], ["c"], ["d", ""]])
+    read, groups = meteor._without_last_line_end(texts, [[0, 1, 2], [0, 1], [0], [1]])
+    assert (read.hypotheses[3:], read.references[3:]) == (["h2", "h1"], [["d", "null"], ["c", "null"]])
+    assert groups == [[0, 1, 3], [0, 4], [0], [1]]  # the last group has one reference each: none is missing
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from alphatune.pages.html import IndexEntry, index, inline_svg, page
+from alphatune.pages.html import IndexEntry, entry_of, index, inline_svg, page
+from alphatune.pages.layout import lay_out
 from alphatune.tables.grid import MARKS, Grid, GridCell, Line
 
 SOURCE = "AlphaTuning, Table 2"
@@ -205,3 +206,59 @@ def test_a_browser_shows_the_page_without_errors_or_overflow(name: str, width: i
     assert int(scroll) <= int(client) and abs(int(client) - width) <= 20
     if name == "wide":
         assert table_scrolls == "true"  # in its own container, so that the page does not
+
+
+def test_the_index_shows_first_what_was_run_here_then_what_waits() -> None:
+    html = index([IndexEntry("Waits", "", 0, 5, "", "a.html"), *_entries()])
+    order = [
+        "Run here",
+        "Table 2",
+        "Table 2 in &lt;small&gt;",
+        "Waiting to be run",
+        "Waits",
+        "Nothing to run",
+        "Table 1",
+    ]
+    places = [html.index(f">{text}") for text in order]
+    assert places == sorted(places)
+    assert "Waiting to be run" not in index(_entries())
+
+
+def test_a_page_says_of_itself_what_the_index_needs() -> None:
+    entry = IndexEntry('Table "2" & more', SOURCE, 3, 8, "model=<b>", "table2--model=b.html")
+    assert entry_of(page(_grid(), {}, entry=entry)) == entry
+    assert entry_of(page(_grid(), {})) is None
+    assert entry_of('<meta name="alphatune-entry" content="{&#34;old&#34;: 1}">') is None
+
+
+@pytest.mark.parametrize("text", [page(_grid(25), {}), index(_entries())], ids=["page", "index"])
+def test_every_table_scrolls_inside_its_page(text: str) -> None:
+    """No browser is needed to see that each table stands in a box of its own with a scroll bar."""
+    opened: list[tuple[str, str]] = []
+    seen = 0
+    for tag in re.findall(r"<(/?)(div|table)\b([^>]*)>", text):
+        if tag[0]:
+            opened.pop()
+            continue
+        if tag[1] == "table":
+            seen += 1
+            assert any('class="scroll' in attributes for _, attributes in opened)
+        opened.append((tag[1], tag[2]))
+    assert seen and re.search(r"\.scroll \{[^}]*overflow-x: auto", text)
+
+
+@pytest.mark.parametrize(
+    ("substitute", "named"),
+    [
+        ("mini-gpt2 (14 M parameters), 480 texts", "ours, substitute mini-gpt2"),
+        ("model.name_or_path=/very/long/path/to/folder/small", "ours, substitute small"),
+        ("model=tiny; task=toy", "ours, substitute model=tiny and 1 more"),
+        ("decode.length_penalty=0.5", "ours, substitute decode.length_penalty=0.5"),
+        ("model.name_or_path=" + "x" * 60, f"ours, substitute {('model.name_or_path=' + 'x' * 60)[:37]}..."),
+        ("", "ours"),
+    ],
+)
+def test_whose_is_a_name_and_no_path(substitute: str, named: str) -> None:
+    grid = _grid()
+    grid.substitute = substitute
+    assert next(row.whose.text for row in lay_out(grid).rows if row.kind == "ours") == named

@@ -23,9 +23,11 @@ def parse_labels(values: Sequence[str | int | float], names: Sequence[str], path
 
 def _index(value: str | int | float, names: Sequence[str], where: str) -> int:
     said = value.strip() if isinstance(value, str) else value
-    for index, name in enumerate(names):
+    if said in names:  # before indices: classes may be called 1, 2, 3
+        return names.index(said)
+    for index in range(len(names)):
         # 1.0 == 1 in Python, but 1.0 is the output of a regression and no class
-        if said in (name, str(index)) or (isinstance(said, int) and said == index):
+        if said == str(index) or (isinstance(said, int) and said == index):
             return index
     raise UserError(
         f"{where}: {shown(said)} is no label of the task; must be one of: {', '.join(names)}, "

@@ -1,0 +1,61 @@
+"""Records are found as by comparing every cell with every record, and each file is read once."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from alphatune.compose.compose import config_of
+from alphatune.config import Config
+from alphatune.run import identity, record
+from alphatune.tables.recorded import Recorded
+
+WEIGHTS = [{"weights_sha256": {"a": "0"}}, {"weights_sha256": {"a": "1"}}]
+FILES = [{"train": "x"}, {"train": "y"}]
+
+
+def _config(i: int) -> Config:
+    return config_of(["task=toy", "model=tiny", "method=lora", f"hparams.weight_decay={i / 1000}"])
+
+
+def _write(root: Path, config: Config, weights: dict, files: dict, finished: str) -> Path:  # type: ignore[type-arg]
+    run_id = identity.plan(config, weights, files).run_id
+    path = record.path_of(str(root), run_id)
+    made = {"schema": record.SCHEMA, "run_id": run_id, "finished": finished, "model": {"identity": weights},
+            "data": {"files": files}}  # fmt: skip
+    record.write(path, made)
+    return path
+
+
+def test_each_run_is_found_and_no_file_is_read_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = {i: _write(tmp_path, _config(i), WEIGHTS[i % 2], FILES[i % 2], "2026-01-01") for i in range(1, 21)}
+    reads, planned = [], []
+    read, plan = record.read, identity.plan
+    monkeypatch.setattr(record, "read", lambda path: reads.append(path) or read(path))
+    monkeypatch.setattr(identity, "plan", lambda *given: planned.append(1) or plan(*given))
+    recorded = Recorded(str(tmp_path))
+    assert {i: recorded.find(_config(i), None, None) for i in range(1, 21)} == written
+    assert len(reads) == 20 and len(planned) == 40  # two sets of hashes for each of twenty cells, not twenty
+    assert recorded.find(_config(99), None, None) is None
+    assert recorded.find(_config(2), WEIGHTS[1], None) is None  # of other weights
+    assert recorded.find(_config(2), WEIGHTS[0], FILES[0]) == written[2]
+
+
+def test_the_newest_of_several_is_taken(tmp_path: Path) -> None:
+    _write(tmp_path, _config(1), WEIGHTS[0], FILES[0], "2026-01-01")
+    newest = _write(tmp_path, _config(1), WEIGHTS[1], FILES[0], "2026-01-03")
+    _write(tmp_path, _config(1), WEIGHTS[0], FILES[1], "2026-01-02")
+    assert Recorded(str(tmp_path)).find(_config(1), None, None) == newest
+
+
+def test_a_bad_record_is_named_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole = _write(tmp_path, _config(1), WEIGHTS[0], FILES[0], "2026-01-01")
+    torn, empty = whole.with_name("seed0-torn.json"), whole.with_name("seed0-empty.json")
+    torn.write_text("{")
+    record.write(empty, {"schema": record.SCHEMA})
+    logging.getLogger("alphatune").propagate = True
+    with caplog.at_level(logging.WARNING, "alphatune"):
+        assert Recorded(str(tmp_path)).find(_config(1), None, None) == whole
+    assert "seed0-torn.json" in caplog.text and "seed0-empty.json" in caplog.text
