@@ -65,7 +65,7 @@ class Recorded:
 def _entry(path: Path, changed: int, size: int) -> Entry | None:
     """What finds a record; one that cannot be read is told once and left out, so that it stops no table."""
     try:
-        made = record.whole(path)
+        made = record.read(path)
         parts = made["model"]["identity"], made["data"]["files"]
         backbone, files = (json.dumps(part, sort_keys=True) for part in parts)
         return Entry(path, str(made["run_id"]), str(made["finished"]), backbone, files)
