@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from alphatune.errors import UserError
 from alphatune.run import record
 from alphatune.tables.cells import Cell
 from alphatune.tables.stages import Stage, distinct, hours, work
@@ -72,8 +73,10 @@ def of(cells: list[Cell]) -> Cost:
 def _past(records: str) -> list[dict[str, Any]]:
     found = []
     for path in Path(records).rglob("*.json"):
-        if (made := record.readable(path)) is not None:
-            found.append(made)
+        try:
+            found.append(record.read(path))
+        except UserError as error:
+            log.warning("%s; not used for the estimate", error)
     return found
 
 
