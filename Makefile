@@ -46,10 +46,16 @@ test-slow: $(READY) ## the tests that take longer
 test-gpu: $(READY) ## the tests that need a GPU
 	$(BIN)/python -m pytest -m gpu
 
-lint: $(READY) ## ruff and mypy
+lint: $(READY) ## ruff, mypy; bandit and pip-audit where they are installed and the network allows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@if [ -x $(BIN)/bandit ]; then $(BIN)/bandit -q -r alphatune -c pyproject.toml; \
+	else echo "bandit is not installed: pip install 'alphatune[audit]'"; fi
+	@if [ ! -x $(BIN)/pip-audit ]; then echo "pip-audit is not installed: pip install 'alphatune[audit]'"; \
+	elif ! $(BIN)/python -c "import socket; socket.create_connection(('pypi.org', 443), 3)" 2>/dev/null; then \
+	  echo "pip-audit: pypi.org cannot be reached; not run"; \
+	else $(BIN)/pip-audit --no-deps --disable-pip -r requirements.lock; fi
 
 data: $(READY) ## fetch and verify a task's files: make data TASK=webnlg
 	@test -n "$(TASK)" || { echo "error: say which task: make data TASK=webnlg"; exit 2; }

@@ -55,9 +55,9 @@ class Data:
     valid: str | None = None
     test: str | None = None
     offline: bool = False  # never try the network
-    train_limit: int | None = between(1, 10**9, None)  # first n training examples after a seeded shuffle; None: all
-    eval_limit: int | None = between(1, 10**9, None)  # first n evaluation examples; None: all
-    validation_limit: int | None = between(1, 10**9, None)  # first n examples of the curve; None: eval_limit
+    train_limit: int | None = between(1, 10**9, None, null="all")  # first n training examples after a seeded shuffle
+    eval_limit: int | None = between(1, 10**9, None, null="all")  # first n evaluation examples
+    validation_limit: int | None = between(1, 10**9, None, null="as data.eval_limit")  # first n examples of the curve
     allow_count_mismatch: bool = False  # accept files whose example counts differ from `task.counts`
 
 
@@ -147,7 +147,7 @@ class Hparams:
     provenance: str = "method default: no published values for this cell"
     learning_rate: float = between(0.0, 10.0, 1e-3)
     weight_decay: float = between(0.0, 10.0, 0.0)
-    epochs: float = between(0.0, 1000.0, 5.0)
+    epochs: float = between(0.001, 1000.0, 5.0)  # a part of one is at least a step
     batch_size: int = between(1, 65536, 8)
     warmup_steps: int = between(0, 10**9, 0)
     dropout: float = between(0.0, 0.9, 0.0)  # of the backbone
@@ -156,16 +156,16 @@ class Hparams:
     adam_beta1: float = between(0.0, 1.0, 0.9, below=True)
     adam_beta2: float = between(0.0, 1.0, 0.999, below=True)
     adam_epsilon: float = between(0.0, 1.0, 1e-8)
-    max_grad_norm: float = between(0.0, 10**9, 0.0)  # 0: no clipping
+    max_grad_norm: float = between(0.0, 10**9, 0.0, zero="no clipping")
 
 
 @dataclass
 class Trainer:
     """How training is carried out: length, curves, checkpoints, precision."""
 
-    max_steps: int | None = between(1, 10**9, None)  # overrides epochs; None: as many as the epochs take
+    max_steps: int | None = between(1, 10**9, None, null="as many as the epochs take")  # overrides epochs
     evals: int = between(1, 1000, 10)  # points of the validation curve
-    saves: int = between(0, 1000, 4)  # mid-run checkpoints that a killed run continues from
+    saves: int = between(0, 1000, 4, zero="none")  # mid-run checkpoints that a killed run continues from
     precision: str = one_of("float32", "bfloat16")
     gradient_checkpointing: bool = False
 
@@ -175,7 +175,7 @@ class Decode:
     """Beam search. The defaults are the semantics of the LoRA decoder that the paper's NLG tasks use."""
 
     beam: int = between(1, 1024, 10)
-    no_repeat_ngram: int = between(0, 64, 4)  # 0: off
+    no_repeat_ngram: int = between(0, 64, 4, zero="off")
     no_repeat_scope: str = one_of("generated", "all")  # "all": prompt and generated tokens
     no_repeat_before_softmax: bool = True  # True: banned tokens' mass goes to the others (LoRA); False: stock generate
     length_penalty: float = between(-10.0, 10.0, 0.8)  # score = sum of log p / length ** length_penalty
@@ -203,7 +203,7 @@ class Runtime:
     """Where and how the work is done. Nothing here can change a result, so nothing here is part of a run's identity."""
 
     device: str = one_of("auto", "cpu", "cuda")
-    threads: int = between(0, 1024, 0)  # CPU threads; 0: torch's default
+    threads: int = between(0, 1024, 0, zero="as many as torch takes")  # of the CPU
     artifacts: str = "outputs/artifacts"  # the content-addressed store of stage outputs
     records: str = "results/records"  # one JSON per finished run
     force: bool = False  # run again although the record exists

@@ -26,9 +26,14 @@ def one_of(*allowed: str) -> Any:
     return dataclasses.field(default=allowed[0], metadata={"one_of": allowed})
 
 
-def between(low: float, high: float, default: float | None, below: bool = False) -> Any:
-    """A number field from `low` to `high`, or from `low` to below `high`. Of type `... | None` it takes None too."""
-    return dataclasses.field(default=default, metadata={"range": (low, high), "below": below})
+def between(low: float, high: float, default: float | None, below: bool = False, zero: str = "", null: str = "") -> Any:
+    """A number field from `low` to `high`, or from `low` to below `high`. Of type `... | None` it takes None too.
+
+    `zero` and `null` say in words what 0 and None mean where they are no amounts.
+    """
+    return dataclasses.field(
+        default=default, metadata={"range": (low, high), "below": below, "zero": zero, "null": null}
+    )
 
 
 def judged(allows: Callable[[Any], bool], wanted: str, default: Any) -> Any:
@@ -96,4 +101,7 @@ def wanted(f: Field) -> str:
     if "range" in f.metadata:
         low, high = f.metadata["range"]
         words += f" from {low} to {'below ' if f.metadata['below'] else ''}{high}"
-    return words + (", or null" if "None" in kinds else "")
+    named = [(value, f.metadata.get(name)) for value, name in ((0, "zero"), ("null", "null"))]
+    meanings = [f"{value}: {meaning}" for value, meaning in named if meaning]
+    words += ", or null" if "None" in kinds else ""
+    return words + (f" ({'; '.join(meanings)})" if meanings else "")

@@ -1,7 +1,8 @@
 """How a command speaks to a terminal: arguments, log lines, messages for mistakes, exit status.
 
 The exit statuses of all commands: 0 done; 1 failed, or a part of the work failed; 2 a mistake of the user, told in one
-line; 3 nothing of what was asked for can run here; 130 interrupted; 141 the reader of the output went away.
+line; 3 nothing of what was asked for can run here; 130 interrupted; 141 the reader of the output went away; 143 told to
+end by SIGTERM.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 import textwrap
 import warnings
@@ -17,7 +19,7 @@ from typing import Any, NoReturn
 
 from alphatune.errors import UserError
 
-FAILED, MISTAKE, NOTHING_TO_RUN, INTERRUPTED, NO_READER = 1, 2, 3, 130, 141
+FAILED, MISTAKE, NOTHING_TO_RUN, INTERRUPTED, NO_READER, TOLD_TO_END = 1, 2, 3, 130, 141, 143
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,6 +37,20 @@ class Parser(argparse.ArgumentParser):
             UserError: always.
         """
         raise UserError(f"{message} (see {self.prog} --help)")
+
+
+class Ended(KeyboardInterrupt):
+    """SIGTERM, for commands that have something to end besides themselves."""
+
+
+def end_in_order() -> None:
+    """From now on SIGTERM unwinds this process as an interrupt does, so that it can end what it has started."""
+
+    def end(number: int, frame: object) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # ending once is enough
+        raise Ended
+
+    signal.signal(signal.SIGTERM, end)
 
 
 class _Stderr(logging.Handler):
@@ -67,9 +83,9 @@ def status_of(command: Callable[[], int], interrupted: str = "interrupted") -> i
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return MISTAKE
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as told:
         print(interrupted, file=sys.stderr)
-        return INTERRUPTED
+        return TOLD_TO_END if isinstance(told, Ended) else INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
         return NO_READER

@@ -29,7 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from alphatune import groups, ranges
-from alphatune.compose import composition, hparams, sources
+from alphatune.compose import composition, hparams, plain_yaml, sources
 from alphatune.compose.parse import checked, parse
 from alphatune.compose.quoting import quoted
 from alphatune.compose.taskfile import expanded
@@ -253,6 +253,9 @@ def _check_typed(overrides: list[Override]) -> None:
         if override.key_or_group == "hparams":
             raise UserError(f"{override.input_line}: looked up by task, model and method, so not a choice; set single "
                             "values, e.g. hparams.learning_rate=1e-3")  # fmt: skip
+        if call := plain_yaml.call_in(str(override.input_line)):  # it could put the environment into records and pages
+            key = str(override.key_or_group)
+            raise UserError(f"{key}: ${{{call}:...}} is not read here: let the shell fill in values, {key}=$NAME")
         field = field_of(override.key_or_group)
         if field is None or override.is_delete() or override.is_sweep_override():
             continue

@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 
 from alphatune.compose.taskfile import expanded
 from alphatune.config import Config
+from alphatune.errors import UserError
 
 _ASSIGNMENT = re.compile(r"(\+{0,2}[A-Za-z_][\w/@-]*(?:\.[\w@-]+)*=)(.*)", re.DOTALL | re.ASCII)
 
@@ -48,6 +49,8 @@ def _quoted(argument: str, sweep: bool) -> str:
         if value[:1] in "[{" and not text:
             return argument  # quotes belong around the texts inside
         return key + ",".join(map(_literal, value.split(",") if sweep else [value]))
+    except ValueError as error:  # Python converts no number of thousands of digits
+        raise UserError(f"{key.strip('+=')}: a number of {len(value):,} digits is not read") from error
     if not text:
         return argument
     found = override.value()

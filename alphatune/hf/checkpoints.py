@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import transformers
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import StrictDataclassError
 from peft import PeftModel, get_peft_model_state_dict
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING
 from safetensors import SafetensorError, safe_open
@@ -33,7 +34,7 @@ TOKENIZER = ("tokenizer*.json", "vocab.*", "merges.txt", "special_tokens_map.jso
               "chat_template.*")  # fmt: skip
 _HEADS = ("score.", "classifier.", "qa_outputs.")
 FAILURES = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError,
-            ZeroDivisionError)  # of a foreign file  # fmt: skip
+            ZeroDivisionError, StrictDataclassError)  # of a foreign file  # fmt: skip
 
 
 def local(name: str, revision: str | None = None) -> Path:
@@ -129,6 +130,8 @@ def weight_files(folder: Path) -> list[Path]:
         names = read_json(index).get("weight_map")
         if not isinstance(names, dict) or not names:
             raise UserError(f"{index}: has no weight_map")
+        if outside := next((n for n in map(str, names.values()) if Path(n).name != n), None):
+            raise UserError(f"{index}: names {outside}, which is no file of this folder")
         return [folder / name for name in sorted({str(n) for n in names.values()})]
     found = sorted(folder.glob("*.safetensors"))
     if not found:
@@ -249,6 +252,9 @@ def _check_adapter(model: Any, name: str, folder: Path) -> None:
     wanted = set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))
     with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as opened:
         held = set(opened.keys())
+        other = sorted(n for n in held if "alphatuning_scale" in n and opened.get_slice(n).get_dtype() != "F32")
+    if other:
+        raise UserError(f"{folder}: {other[0]} is not float32 ({len(other)} in all): the adapter is damaged")
     if lacking := sorted(wanted - held):
         raise UserError(f"{folder}: the adapter's file lacks {lacking[0]} ({len(lacking)} in all): it is incomplete")
     prefix = PEFT_TYPE_TO_PREFIX_MAPPING.get(model.peft_config[name].peft_type)

@@ -22,7 +22,7 @@ from alphatune.errors import UserError
 from alphatune.hf import counts
 from alphatune.hf.carried import refuse_adapters
 from alphatune.hf.dense import unpack_layers
-from alphatune.packed import walk
+from alphatune.packed import checksum, walk
 from alphatune.packed.linear import PackedLinear, packed_layers
 from alphatune.packed.walk import LayerReport, linear_layers, replace, staying_layers, weight_of
 from alphatune.quant.grouping import Grouping
@@ -145,7 +145,7 @@ class PackedQuantizer(HfQuantizer):
         return model
 
     def get_state_dict_and_metadata(self, model: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """The state dict plus one empty tensor in the place of a dense weight.
+        """The state dict plus one empty tensor in the place of a dense weight, and the checksums of all tensors.
 
         Without alphatune, transformers would warn of the unknown quantisation, leave the packed layers at random
         weights and go on. The empty tensor does not fit the dense layer, which makes it stop with an error.
@@ -154,7 +154,7 @@ class PackedQuantizer(HfQuantizer):
         first = next((n for n in state if n.endswith(".qweight")), None)
         if first is not None:
             state[first.removesuffix("qweight") + "weight"] = torch.empty(0)
-        return state, {}
+        return state, checksum.metadata(state)
 
     def _dequantize(self, model: Any, dtype: torch.dtype | None = None) -> Any:
         """`model.dequantize()`: ordinary layers with the weights that the packed ones stand for."""

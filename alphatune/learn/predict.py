@@ -19,6 +19,7 @@ from alphatune.data.example import Example
 from alphatune.learn import batches
 from alphatune.learn.batches import Counts
 from alphatune.learn.decode import beam_search, cut_text
+from alphatune.learn.partial import Add, Done, Partial
 from alphatune.packed.linear import dense_weights
 from alphatune.progress import Progress
 
@@ -31,14 +32,14 @@ def predict(
 ) -> None:
     """Write predictions.jsonl (one line per input, in input order) and a report of what was cut to `folder`."""
     counts = Counts()
-    partial = scratch / PREDICTIONS
-    done = _read_partial(partial)
-    with dense_weights(model), partial.open("a", encoding="utf-8") as out:
+    partial = Partial(scratch / PREDICTIONS, [e.id for e in examples])
+    done = partial.read()
+    with dense_weights(model), partial.adding() as out:
         if config.task.kind == "classification":
             _classify(model, tokenizer, examples, config, counts, done, out)
         else:
             _generate(model, tokenizer, examples, config, counts, done, out)
-    lines = _read_partial(partial)
+    lines = partial.read()
     with (folder / PREDICTIONS).open("w", encoding="utf-8") as out:
         for i in range(len(examples)):
             out.write(json.dumps(lines[i], ensure_ascii=False) + "\n")
@@ -64,7 +65,7 @@ def score(folder: Path, examples: list[Example], config: Config) -> dict[str, An
 
 
 def _generate(
-    model: nn.Module, tokenizer: Any, examples: list[Example], config: Config, counts: Counts, done: Any, out: Any
+    model: nn.Module, tokenizer: Any, examples: list[Example], config: Config, counts: Counts, done: Done, out: Add
 ) -> None:
     prompts = [batches.context_ids(e.text, tokenizer, config.task, counts) for e in examples]
     end = batches.end_token(tokenizer)
@@ -81,14 +82,13 @@ def _generate(
                 text = cut_text(tokenizer.decode(hypothesis.tokens, skip_special_tokens=True), config.decode.stop_text)
                 score = hypothesis.score if math.isfinite(hypothesis.score) else None  # every token was banned
                 line = {"index": i, "id": examples[i].id, "prediction": text, "score": score}
-                out.write(json.dumps(line | {"finished": hypothesis.finished}, ensure_ascii=False) + "\n")
-            out.flush()
+                out(line | {"finished": hypothesis.finished})
             progress.advance(len(chosen))
 
 
 @torch.inference_mode()
 def _classify(
-    model: nn.Module, tokenizer: Any, examples: list[Example], config: Config, counts: Counts, done: Any, out: Any
+    model: nn.Module, tokenizer: Any, examples: list[Example], config: Config, counts: Counts, done: Done, out: Add
 ) -> None:
     items = [batches.classification_item(e, tokenizer, config.task, counts) for e in examples]
     order = sorted((i for i in range(len(items)) if i not in done), key=lambda i: (-len(items[i].input_ids), i))
@@ -102,21 +102,5 @@ def _classify(
             logits = model(**batches.to_device(batch, device)).logits.float()
             predictions = (logits.argmax(dim=-1) if config.task.labels else logits.squeeze(-1)).tolist()
             for i, prediction in zip(chosen, predictions, strict=True):
-                out.write(json.dumps({"index": i, "id": examples[i].id, "prediction": prediction}) + "\n")
-            out.flush()
+                out({"index": i, "id": examples[i].id, "prediction": prediction})
             progress.advance(len(chosen))
-
-
-def _read_partial(path: Path) -> dict[int, dict[str, Any]]:
-    """Finished predictions of an interrupted run; a torn last line is left out."""
-    lines: dict[int, dict[str, Any]] = {}
-    if not path.exists():
-        return lines
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    for line in whole.splitlines():
-        entry = json.loads(line)
-        lines[entry.pop("index")] = entry
-    if whole != text:
-        path.write_text(whole, encoding="utf-8")
-    return lines

@@ -6,7 +6,6 @@ files have changed, and one of another training are passed over for the next old
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from pathlib import Path
@@ -37,9 +36,7 @@ def newest(scratch: Path) -> Path | None:
     """The checkpoint to continue from: the newest one that is whole and of this training; the others are removed."""
     found = None
     for step, folder in reversed(_checkpoints(scratch)):
-        fault = store.fault(folder) if found is None else "older"
-        if fault is None and _sealed_for(folder) != _owner(scratch):
-            fault = "of another training"
+        fault = store.fault(folder, _owner(scratch)) if found is None else "older"
         if fault is None:
             found = folder
             continue
@@ -57,7 +54,3 @@ def _checkpoints(scratch: Path) -> list[tuple[int, Path]]:
 
 def _owner(scratch: Path) -> dict[str, Any]:
     return {"training": scratch.name}  # the store names it by the hash of all that the training depends on
-
-
-def _sealed_for(folder: Path) -> Any:
-    return json.loads((folder / store.MANIFEST).read_text(encoding="utf-8")).get("spec")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv as _csv
 import io
+import re
 
 from alphatune.tables.grid import MARKS, Grid, GridCell, Line
 
@@ -23,8 +24,14 @@ def csv(grid: Grid) -> str:
     writer.writerow(HEAD)
     for line in grid.lines:
         for column, cell in zip(grid.columns, line.cells, strict=True):
-            writer.writerow(["" if value is None else value for value in _values(grid, line, column, cell)])
+            writer.writerow(["" if value is None else _plain(value) for value in _values(grid, line, column, cell)])
     return out.getvalue()
+
+
+def _plain(value: object) -> object:
+    """A text that a spreadsheet would take for a formula gets an apostrophe before it; numbers stay numbers."""
+    formula = isinstance(value, str) and value[:1] in tuple("=+-@\t\r")
+    return f"'{value}" if formula and not re.fullmatch(r"[+-]?[\d.]*(e[+-]?\d+)?( ?%)?", str(value)) else value
 
 
 def _values(grid: Grid, line: Line, column: str, cell: GridCell) -> list[object]:

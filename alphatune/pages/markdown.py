@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from alphatune.pages.layout import SIGNS, GridRow, Layout, Piece, lay_out
 from alphatune.tables.grid import Grid
 
@@ -11,22 +13,24 @@ _SUPERSCRIPT = str.maketrans("abcdefghijkl", "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡ"
 def markdown(grid: Grid) -> str:
     """The table with its title, notes, explanations, figures and footer."""
     layout = lay_out(grid)
-    parts = [f"# {layout.title}"]
+    parts = [f"# {_one_line(layout.title)}"]
     if grid.note:
-        parts.append(grid.note.strip())
+        parts.append(_inert(grid.note.strip()))
     if grid.lines:
         parts.append("\n".join(_table(grid, layout)))
     if layout.explained:
-        parts.append("\n".join(layout.explained))
+        parts.append("\n".join(map(_inert, layout.explained)))
     if layout.legend:
-        parts.append("Marks:\n\n" + "\n".join(f"- {_mark(letter)} {meaning}" for letter, meaning in layout.legend))
+        parts.append(
+            "Marks:\n\n" + "\n".join(f"- {_mark(letter)} {_one_line(meaning)}" for letter, meaning in layout.legend)
+        )
     if layout.notes:
         parts.append("Notes:\n\n" + "\n".join(f"- [{i}] {_one_line(note)}" for i, note in enumerate(layout.notes, 1)))
     if grid.statements:
         parts.append("## What came of the claims")
         parts.append("\n".join(f"- {_one_line(statement)}" for statement in grid.statements))
     parts += [f"![{stem}]({stem}.png)" for stem in grid.pictures]
-    parts += [text.strip() for text in grid.footer]
+    parts += [_inert(text.strip()) for text in grid.footer]
     return "\n\n".join(parts) + "\n"
 
 
@@ -75,4 +79,9 @@ def _safe(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return _inert(" ".join(text.split()))
+
+
+def _inert(text: str) -> str:
+    """Text in which no HTML and no link begins: a page of results shows names and notes, and runs none of them."""
+    return re.sub(r"<(?=[A-Za-z/!?])", r"\<", text).replace("](", r"]\(")

@@ -49,8 +49,8 @@ def execute(config: Config, warnings: list[str] | None = None, origins: dict[str
     started = datetime.now(UTC)
     plan = identity.plan(config, models.identity(config.model), dataset.files)
     path = record.path_of(config.runtime.records, plan.run_id)
-    if path.exists() and not config.runtime.force:
-        track.replay(config, record.read(path))
+    if path.exists() and not config.runtime.force and (made := _recorded(path, plan.run_id)) is not None:
+        track.replay(config, made)
         log.info("%s is recorded already: %s (runtime.force=true runs it again)", plan.run_id, path)
         return path
     from alphatune.run import preflight  # with them comes torch: a run that is recorded does not wait for it
@@ -89,6 +89,19 @@ def execute(config: Config, warnings: list[str] | None = None, origins: dict[str
     log.info("%s", _line(result))
     log.info("record: %s", path)
     return path
+
+
+def _recorded(path: Path, run_id: str) -> dict[str, Any] | None:
+    """The record of this very run, or None, and why: what is damaged or of another run is made again."""
+    try:
+        made = record.whole(path)
+    except UserError as error:
+        log.warning("%s; making it again", error)
+        return None
+    if made["run_id"] != run_id:
+        log.warning("%s is the record of another run, %s; making it again", path, made["run_id"])
+        return None
+    return made
 
 
 def _prepare_torch(config: Config) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from alphatune.config import Config, Fields
 from alphatune.settings import CALIBRATED, NF4
-from alphatune.store import digest
+from alphatune.store import digest, path_part
 from alphatune.versions import VERSIONS
 
 # Fields added after records existed, with the value that means "as before": such a value is left out of the hash.
@@ -83,12 +83,17 @@ def validation_limit(config: Config) -> int | None:
 
 
 def short_name(config: Config) -> str:
-    """The readable part of a run's name: task/model/method/q3-g64-seed0."""
+    """The readable part of a run's name: task/model/method/q3-g64-seed0.
+
+    Raises:
+        UserError: a name cannot be a folder's.
+    """
     quant = ""
     if config.method.codes:
         quant = f"q{config.quant.q}-" + (f"g{config.quant.group_size}-" if config.quant.group_size else "")
-    task = config.task.name.replace("/", "-")
-    return f"{task}/{config.model.name}/{config.method.name}/{quant}seed{config.seed}"
+    names = [("task.name", config.task.name), ("model.name", config.model.name), ("method.name", config.method.name)]
+    folders = "/".join(path_part(name, key) for key, name in names)
+    return f"{folders}/{quant}seed{config.seed}"
 
 
 def unused(config: Config, overrides: list[str]) -> list[str]:

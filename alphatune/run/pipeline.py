@@ -68,7 +68,6 @@ class Run:
         elif not self.config.task.metrics:
             self.final  # noqa: B018 - nothing is measured: the weights alone are made
         config, plan = self.config, self.plan
-        codes = plan.requantized or plan.quantized
         training = self._report(self.adapted()) if plan.adapted else {}
         decoding = self._report(self.decoded()) if config.task.metrics else {}
         cuts.tell(self.config.task, training.get("cut", {}), decoding)
@@ -79,7 +78,7 @@ class Run:
             "absent_metrics": scores["absent"],
             "sizes": asdict(sizes(skeleton, config)),
             "curves": training.get("curves", {"train": [], "validation": []}),
-            "quantization": self._report(self.store.get("quantize", codes, _never)) if codes else [],
+            "quantization": self._report(self.codes()) if plan.requantized or plan.quantized else [],
             **({"quantized_start": asdict(self.quantized_start)} if self.quantized_start else {}),
             "model": {
                 "identity": models.identity(config.model),
@@ -123,8 +122,11 @@ class Run:
 
     # ---- stages that make weights --------------------------------------------------------------------------------
 
-    def quantized(self, spec: Spec, dense: Callable[[], tuple[nn.Module, Any]]) -> Artifact:
-        """Codes and scales of the linear layers of the model that `dense()` gives with its tokenizer."""
+    def codes(self) -> Artifact:
+        """Codes and scales of the linear layers, made before or after adaptation as the method says."""
+        spec = self.plan.requantized or self.plan.quantized
+        assert spec is not None
+        dense = self._adapted_model if self.config.method.quantize in ("adapted", "merged") else self._load
 
         def make(folder: Path) -> None:
             model, tokenizer = dense()
@@ -251,7 +253,7 @@ class Run:
         """The model that adaptation starts from, packed if the method quantises before, and its tokenizer."""
         model, tokenizer = self._load()
         if self.plan.quantized is not None:
-            disk.install(model, self.quantized(self.plan.quantized, self._load).path, self.config.quant)
+            disk.install(model, self.codes().path, self.config.quant)
         elif self.config.method.quantize == "nf4":
             nf4.install(model)
         return model, tokenizer
@@ -275,17 +277,15 @@ class Run:
     @cached_property
     def final(self) -> tuple[nn.Module, Any]:
         """The model that is evaluated."""
-        when, spec = self.config.method.quantize, self.plan.requantized
+        when = self.config.method.quantize
         if when in ("adapted", "merged"):
-            assert spec is not None
-            codes = self.quantized(spec, self._adapted_model)
+            codes = self.codes()
             model, tokenizer = self._adapted_model()
             disk.install(model, codes.path, self.config.quant)
         elif when == "frozen":
             # only W is coded; it is dequantised at inference so that the low-rank part can be merged (Table 2, note 2)
-            assert spec is not None
             model, tokenizer = self._load()
-            codes = self.quantized(spec, self._load)
+            codes = self.codes()
             disk.write_dense(model, codes.path, self.config.quant)
             model = methods.prepare(model, self.config)
             train.load_trained(model, self.adapted().path / train.TRAINED)
@@ -316,10 +316,6 @@ class Run:
             log.info("%-9s %s %s", stage, "reused" if artifact.reused else "made", artifact.key)
             self.timings[stage] = self.timings.get(stage, 0.0) + spent
         return artifact
-
-
-def _never(folder: Path) -> None:
-    raise AssertionError("this artefact was made earlier in the run")
 
 
 def _limited(examples: list[Example], limit: int | None) -> list[Example]:

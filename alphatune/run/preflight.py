@@ -16,7 +16,7 @@ from alphatune.errors import UserError
 from alphatune.metrics.outside import java
 from alphatune.metrics.outside.unavailable import Unavailable
 from alphatune.packed import nf4
-from alphatune.run import identity, record
+from alphatune.run import identity, record, room
 from alphatune.run.pipeline import Run
 from alphatune.run.preflight_model import SplitTexts
 from alphatune.run.preflight_model import problems as of_model
@@ -49,7 +49,10 @@ def problems(run: Run) -> list[str]:
     found = [*_method(config), *_splits(run), *_subsets(run), *_metrics(config), *_examples(run), *_places(run)]
     found += _device(config)
     texts = SplitTexts(run.train_examples, run.validation_examples, run.test_examples if config.task.metrics else [])
-    return [*found, *of_model(config, texts)]
+    found += of_model(config, texts)
+    if not found:
+        found += room.problems(config, run.plan, run.store.root, len(run.test_examples))
+    return found
 
 
 def warnings(run: Run) -> list[str]:

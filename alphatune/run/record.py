@@ -1,11 +1,15 @@
 """The record of a run: one JSON file that says exactly how a result was obtained. Written last, in one piece.
 
-It holds no paths, host names, user names or secrets, so that it can go into a public repository.
+It holds no paths, host names, user names or secrets, so that it can go into a public repository. Its last entry is a
+checksum of the others; records that were made before there was one are read without.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
+import logging
 import platform
 import resource
 import subprocess
@@ -17,9 +21,12 @@ from typing import Any
 
 from alphatune.config import Config
 from alphatune.errors import UserError
+from alphatune.run import shape
 from alphatune.store import write_atomically
 
 SCHEMA = 1
+SEAL = "record_sha256"
+log = logging.getLogger("alphatune")
 _PACKAGES = (
     "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "hydra-core", "omegaconf",
     "sacrebleu", "rouge-score", "nltk", "pyter3", "pycocoevalcap", "scikit-learn", "scipy", "numpy", "wandb",
@@ -33,13 +40,13 @@ def path_of(records: str, run_id: str) -> Path:
 
 
 def write(path: Path, record: dict[str, Any]) -> None:
-    """Write a record atomically. NaN and infinity are refused: they are no results.
+    """Write a record atomically, sealed by its checksum. NaN and infinity are refused: they are no results.
 
     Raises:
         UserError: a value is not finite.
     """
     try:
-        text = json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False)
+        text = json.dumps(sealed(record), indent=1, allow_nan=False, ensure_ascii=False)
     except ValueError as error:
         raise UserError(
             f"the result holds a value that is not a finite number, so no record was written: {error}"
@@ -47,19 +54,58 @@ def write(path: Path, record: dict[str, Any]) -> None:
     write_atomically(path, text + "\n")
 
 
+def sealed(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with the checksum of all its other entries, independent of their order."""
+    rest = {key: value for key, value in record.items() if key != SEAL}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return rest | {SEAL: hashlib.sha256(text.encode()).hexdigest()}
+
+
 def read(path: Path) -> dict[str, Any]:
-    """A record.
+    """A record; one that carries a checksum is what was written.
 
     Raises:
-        UserError: the file is no record of this schema.
+        UserError: the file is no record of this schema, or has changed since it was written.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        record = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a readable record: {error}") from error
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise UserError(f"{path}: not a record of schema {SCHEMA}")
+    if SEAL in record and sealed(record)[SEAL] != record[SEAL]:
+        raise UserError(f"{path}: has changed since it was written (its checksum differs): run it again")
     return record
+
+
+def whole(path: Path) -> dict[str, Any]:
+    """A record that has all that tables and pages read of it.
+
+    Raises:
+        UserError: as `read`; or a part is missing or of another kind.
+    """
+    record = read(path)
+    if reason := shape.lacks(record):
+        raise UserError(f"{path}: a damaged record: {reason}: run it again")
+    return record
+
+
+def readable(path: Path) -> dict[str, Any] | None:
+    """The same, or None for one that is not whole, which is told once: the others are read on."""
+    try:
+        return whole(path)
+    except UserError as error:
+        _tell(str(error))
+        return None
+
+
+@functools.cache
+def _tell(reason: str) -> None:
+    log.warning("left out: %s", reason)
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number")
 
 
 def public_config(config: Config) -> dict[str, Any]:

@@ -12,9 +12,12 @@ import logging
 import os
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from alphatune.config import Config
 from alphatune.errors import UserError
+from alphatune.hf import hub
 
 log = logging.getLogger("alphatune")
 Curves = dict[str, list[Any]]  # "train" and "validation": (step, loss) in order of steps
@@ -171,6 +174,9 @@ class Wandb:
             raise UserError(
                 "logger=wandb: no W&B key found; set WANDB_API_KEY, or use logger.mode=offline and sync later"
             )
+        if not offline and (host := _unreachable()):  # wandb would try for more than a minute
+            log.warning("tracker: %s cannot be reached: this run is followed offline; wandb sync sends it later", host)
+            offline = True
         in_sweep = bool(os.environ.get("WANDB_SWEEP_ID"))  # then the agent has chosen project and id
         settings = wandb.Settings(silent=True, console="off")
         if "finish_timeout" in wandb.Settings.model_fields:  # without it, finishing offers no way out of a dead network
@@ -202,6 +208,14 @@ class Wandb:
         self.run.log({}, commit=True)  # W&B holds the last point back, and it would overwrite the final numbers
         self.run.summary.update(summary)
         self.run.finish(exit_code=0 if summary.get("status") == "completed" else 1)
+
+
+def _unreachable() -> str | None:
+    """The W&B server, if it does not answer. Not asked where a proxy stands between, or it has a port of its own."""
+    url = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai")
+    if getproxies() or url.port or not url.hostname or hub.reachable(url.hostname):
+        return None
+    return url.hostname
 
 
 def told(error: Exception) -> str:

@@ -12,12 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
 from alphatune import groups
+from alphatune.compose import plain_yaml
 from alphatune.errors import UserError
+from alphatune.store import path_part
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -106,12 +104,9 @@ def load(name: str) -> Sweep:
     if path is None:
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
         raise UserError(f"{name}: no such file; sweeps of experiments/sweeps/: {known}")
+    content = plain_yaml.read(path, expressions=True, shown=name)  # W&B fills in ${env} and the like
     try:
-        content: Any = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{name}: not a readable YAML file: {' '.join(str(error).split())}") from error
-    try:
-        return _sweep(content, path.stem)
+        return _sweep(content, path_part(path.stem, "sweep"))
     except _Malformed as error:
         raise UserError(f"{name}: {error}") from error
 

@@ -162,9 +162,11 @@ class Planner:
     ) -> Path | None:
         if plan is not None:
             path = record.path_of(config.runtime.records, plan.run_id)
-            return path if path.is_file() and record.read(path) else None
+            found = record.readable(path) if path.is_file() else None
+            return path if found is not None and found["run_id"] == plan.run_id else None
         recorded = self._recorded.setdefault(config.runtime.records, Recorded(config.runtime.records))
-        return recorded.find(config, backbone, files)
+        newest = recorded.find(config, backbone, files)
+        return newest if newest is not None and record.readable(newest) is not None else None
 
     def _files(self, config: Config) -> tuple[dict[str, str] | None, str]:
         """Hashes of the task's data files, or why they are not here; without `run`, nothing is looked at."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alphatune import groups
+from alphatune.compose import plain_yaml
 from alphatune.compose.taskfile import beside
 from alphatune.errors import UserError
 
@@ -129,9 +129,9 @@ def load(name: str) -> Experiment:
             ".yaml"
         )
     try:
-        merged = OmegaConf.unsafe_merge(OmegaConf.structured(Experiment), OmegaConf.load(path))  # both are ours alone
+        merged = OmegaConf.unsafe_merge(OmegaConf.structured(Experiment), plain_yaml.read(path))  # both are ours alone
         experiment = OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (OmegaConfBaseException, TypeError, ValueError, AttributeError) as error:  # not the schema's keys and values
         raise UserError(f"{path.name}: {' '.join(str(error).split())}") from error
     assert isinstance(experiment, Experiment)
     if theirs:

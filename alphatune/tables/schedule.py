@@ -17,7 +17,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_compl
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from queue import SimpleQueue
 
 from alphatune.compose import compose
@@ -80,6 +80,7 @@ def run(cells: list[Cell], own_process: bool, jobs: int = 1) -> list[str]:
                     for future in as_completed(futures):
                         failures += _told(futures[future], future.result())
                 except KeyboardInterrupt:
+                    _end_cells()
                     pool.shutdown(cancel_futures=True)
                     raise
     return failures
@@ -100,6 +101,7 @@ def _worker(environment: dict[str, str], ends: ExitStack) -> Callable[[Cell], st
 
 def _begin(environment: dict[str, str]) -> None:
     os.environ.update(environment)  # before torch is imported, which reads it once
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # an interrupt is told once, by the process that started this one
     log_to_terminal()
 
@@ -127,8 +129,39 @@ def _here(cell: Cell) -> str | None:
 
 def _apart(cell: Cell, environment: dict[str, str]) -> str | None:
     command = [sys.executable, "-m", "alphatune.run", *cell.overrides]
-    done = subprocess.run(command, env=os.environ | environment)
-    return None if done.returncode == 0 else f"exit status {done.returncode}"
+    process = subprocess.Popen(command, env=os.environ | environment)
+    _cells.add(process)
+    try:
+        status = process.wait()
+    except KeyboardInterrupt:
+        _end_cells()
+        raise
+    finally:
+        _cells.discard(process)
+    return None if status == 0 else f"exit status {status}"
+
+
+_cells: set[subprocess.Popen[bytes]] = set()  # the processes of cells that are running
+_PATIENCE = 10.0  # seconds that a cell has to end
+
+
+def _end_cells() -> None:
+    """End the cells that are running: who ends the table ends its work. What they have finished is kept."""
+    workers, running = active_children(), list(_cells)
+    for worker in workers:
+        worker.terminate()
+    for process in running:
+        process.terminate()
+    deadline = time.monotonic() + _PATIENCE
+    for process in running:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+    for worker in workers:
+        worker.join(max(0.0, deadline - time.monotonic()))
+        if worker.is_alive():
+            worker.kill()
 
 
 def _told(cell: Cell, error: str | None) -> list[str]:

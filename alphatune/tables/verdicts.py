@@ -8,6 +8,7 @@ margin. What the paper's printed means say of the same test stands beside it.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alphatune.compose import compose
+from alphatune.compose import compose, plain_yaml
 from alphatune.errors import UserError
 from alphatune.tables import aggregate, experiment, values
 from alphatune.tables.aggregate import NOT, REPRODUCED, Mean, decide
@@ -23,6 +24,7 @@ from alphatune.tables.cells import Planner
 from alphatune.tables.experiment import Column, Experiment, Row
 from alphatune.tables.tabulate import Results
 
+log = logging.getLogger("alphatune")
 HOLDS, FAILS = ", holds", ", does not hold"
 Judged = list[tuple["Claim", list["Outcome"]]]
 _UNLISTED = ("valid_rise",)  # values that no table has a column for
@@ -140,9 +142,8 @@ def load() -> list[Claim]:
     """
     path = experiment.FOLDER / "claims.yaml"
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Claims), OmegaConf.load(path))
-        found = OmegaConf.to_object(merged)
-    except (OSError, OmegaConfBaseException) as error:
+        found = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Claims), plain_yaml.read(path)))
+    except (OmegaConfBaseException, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"claims.yaml: {' '.join(str(error).split())}") from error
     assert isinstance(found, Claims)
     for claim in found.claims:
@@ -186,6 +187,20 @@ class Tables:
     def __init__(self, extra: list[str]) -> None:
         self.extra = extra
         self._found: dict[str, tuple[Experiment, Results]] = {}
+        self._damaged: set[str] = set()
+
+    def has(self, *names: str) -> bool:
+        """Whether these experiments can be read; one that cannot is told once, and what tests it is left out."""
+        for name in map(experiment.canonical, names):
+            if name in experiment.names() and name not in self._found and name not in self._damaged:
+                try:
+                    self.get(name)
+                except UserError as error:
+                    log.warning("left out: the tests on %s: %s", name, error)
+                    self._damaged.add(name)
+            if name in self._damaged:
+                return False
+        return True
 
     def get(self, name: str) -> tuple[Experiment, Results]:
         """The experiment `name` and its finished runs."""
@@ -258,7 +273,9 @@ def _margin(test: Test, left: float, right: float) -> float:
 def judge(claims: list[Claim], extra: list[str]) -> Judged:
     """Each claim with the outcome of every test, from the records that are there."""
     tables = Tables(extra)
-    return [
-        (claim, [o for test in claim.tests for name in test.tables for o in outcomes(test, name, tables)])
-        for claim in claims
-    ]
+    found: Judged = []
+    for claim in claims:
+        wanted = [(test, name) for test in claim.tests for name in test.tables]
+        there = [(test, name) for test, name in wanted if tables.has(name, test.right_table or name)]
+        found.append((claim, [o for test, name in there for o in outcomes(test, name, tables)]))
+    return found

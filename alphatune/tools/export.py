@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from alphatune.errors import UserError
-from alphatune.hf import checkpoints
+from alphatune.hf import checkpoints, sealed
 from alphatune.hf.dense import unpack_layers, without_quantization
 from alphatune.packed.linear import PackedLinear, packed_layers
 from alphatune.tools import outputs
@@ -47,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
     dtype = getattr(torch, args.dtype or ("float32" if args.to == "dense" else "float16"))
     if args.to == "lut-gemm" and dtype is torch.bfloat16:
         raise UserError("--dtype bfloat16: LUT-GEMM's scales are float16 or float32")
+    for folder in [source, *([] if adapter is None else [adapter])]:
+        sealed.verify(folder)
     model = checkpoints.load(source)
     if adapter is not None:
         model = merged(model, adapter)

@@ -20,7 +20,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
 from alphatune.config import Decode
 from alphatune.errors import UserError
-from alphatune.hf import checkpoints
+from alphatune.hf import checkpoints, sealed
 from alphatune.learn.decode import beam_search
 from alphatune.packed.linear import dense_weights
 from alphatune.progress import Progress
@@ -43,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
     folders = [checkpoints.local(name) for name in args.adapter]
     for folder in folders:
         _check_generates(folder)
+    for folder in [source, *folders]:
+        sealed.verify(folder)
     tokenizer = checkpoints.load_tokenizer(source)
     model = checkpoints.load(source, "causal-lm", args.dtype)
     tokens = _encode(texts, tokenizer, model, args.max_new_tokens)

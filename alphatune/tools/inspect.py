@@ -18,7 +18,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from alphatune.errors import UserError
-from alphatune.hf import checkpoints
+from alphatune.hf import checkpoints, sealed
 from alphatune.hf.checkpoints import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from alphatune.packed.fingerprint import Part
 from alphatune.packed.fingerprint import fingerprint as packed_fingerprint
@@ -77,6 +77,7 @@ class Report:
     base: str | None = None  # of an adapter
     details: dict[str, Any] = field(default_factory=dict)
     adapters: list[dict[str, Any]] = field(default_factory=list)
+    verified: bool | None = None  # whether checksums were there and hold; None: not looked at
 
     @property
     def ratio(self) -> float:
@@ -90,7 +91,10 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: there is no checkpoint or adapter, or it is damaged or foreign.
     """
-    report = inspect(checkpoints.local(args.dir, args.revision), fingerprint=not args.headers_only)
+    folder = checkpoints.local(args.dir, args.revision)
+    report = inspect(folder, fingerprint=not args.headers_only)
+    if not args.headers_only:
+        report.verified = sealed.verify(folder)
     if args.json:
         print(json.dumps({**asdict(report), "ratio": report.ratio}, indent=2))
     else:
@@ -278,6 +282,8 @@ def _lines(report: Report) -> list[str]:
         lines.append(f"base: {report.base}")
     if report.fingerprint:
         lines.append(f"{'base ' if report.kind == 'adapter' else ''}fingerprint: {report.fingerprint}")
+    if report.verified is not None:
+        lines.append("checksums: all hold" if report.verified else "checksums: none, so damage cannot be seen")
     for adapter in report.adapters:
         if "error" in adapter:
             lines.append(f"adapter {adapter['name']}: {adapter['error']}")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from alphatune.errors import UserError
-from alphatune.hf import checkpoints
-from alphatune.store import unwritable
+from alphatune.hf import checkpoints, sealed
+from alphatune.store import files, unwritable
 
 _WRITTEN = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json",
-            checkpoints.ADAPTER_CONFIG, "lut_gemm.json", "README.md")  # fmt: skip
+            checkpoints.ADAPTER_CONFIG, "lut_gemm.json", "README.md", sealed.CHECKSUMS)  # fmt: skip
 
 
 @contextmanager
@@ -28,14 +27,18 @@ def new_folder(out: Path, overwrite: bool, keep: Sequence[Path] = ()) -> Iterato
         UserError: `out` is in the way, or must stay.
     """
     out = out.expanduser().resolve()
+    old = out.with_name(f".{out.name}.old")
+    if old.is_dir() and not out.exists():  # a replacement was killed half-way
+        old.rename(out)
     check_out(out, overwrite, keep)
     out.parent.mkdir(parents=True, exist_ok=True)  # `check_out` has tried that it can be written to
-    beside = out.with_name(f".{out.name}.part-{os.getpid()}")  # the same file system, so that renaming is enough
-    shutil.rmtree(beside, ignore_errors=True)
+    files.clear_forgotten(out)
+    beside = files.beside(out)  # the same file system, so that renaming is enough
     beside.mkdir()
     try:
         yield beside
-        old = out.with_name(f".{out.name}.old-{os.getpid()}")
+        sealed.write(beside)
+        shutil.rmtree(old, ignore_errors=True)
         if out.exists():
             out.rename(old)
         beside.rename(out)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
+from alphatune.errors import UserError
 from alphatune.store import write_atomically
 from alphatune.tables import experiment
 from alphatune.tables.cells import Planner
-from alphatune.terminal import Parser, status_of
+from alphatune.terminal import FAILED, MISTAKE, Parser, log_to_terminal, status_of
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns its exit status."""
+    log_to_terminal()
     return status_of(lambda: _main(parser().parse_args(arguments)))
 
 
@@ -35,10 +38,16 @@ def _main(given: argparse.Namespace) -> int:
     asked = given.names or experiment.names()
     names = [experiment.canonical(name) for name in asked]
     extra, out, entries = given.set, given.out, []
+    failed = 0
     for file, name in zip(asked, names, strict=True):
-        table = experiment.load(file)
-        cells = Planner(table, extra, run=False).cells(table.seeds)
-        publish.write(name, table, cells, extra, table.seeds, out)
+        try:
+            table = experiment.load(file)
+            cells = Planner(table, extra, run=False).cells(table.seeds)
+            publish.write(name, table, cells, extra, table.seeds, out)
+        except UserError as error:  # of this experiment: the others have their pages
+            print(f"left out: {name}: {error}", file=sys.stderr)
+            failed += 1
+            continue
         done = sum(cell.record is not None for cell in cells.final)
         print(f"{name:16} {done} of {cells.total} runs recorded: {out / name}.html", flush=True)
         entries.append(html.entry_of((out / f"{name}.html").read_text(encoding="utf-8")))
@@ -49,4 +58,4 @@ def _main(given: argparse.Namespace) -> int:
         ]  # other settings
         write_atomically(out / "index.html", html.index([entry for entry in entries if entry is not None]))
         print(f"index: {out / 'index.html'}")
-    return 0
+    return 0 if not failed else MISTAKE if failed == len(names) else FAILED

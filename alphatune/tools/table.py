@@ -16,7 +16,7 @@ from alphatune.store import digest
 from alphatune.tables import experiment, gpu, merge, plan, schedule, slurm
 from alphatune.tables.cells import Cell, Cells, Planner
 from alphatune.tables.experiment import Experiment
-from alphatune.terminal import NOTHING_TO_RUN, Parser, log_to_terminal, status_of
+from alphatune.terminal import NOTHING_TO_RUN, Parser, end_in_order, log_to_terminal, status_of
 
 # Overrides that cannot change a result. Any other one makes a table of its own, labelled with it.
 _NEUTRAL = ("runtime", "logger", "data.dir", "data.offline")
@@ -25,6 +25,7 @@ _NEUTRAL = ("runtime", "logger", "data.dir", "data.offline")
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns its exit status."""
     log_to_terminal()
+    end_in_order()
     kept = "interrupted: finished cells are kept; the same command continues"
     return status_of(lambda: _main(parser().parse_args(arguments)), kept)
 

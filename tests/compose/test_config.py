@@ -46,15 +46,18 @@ TASKS = ("dart, dart_partial, e2e, glue/cola, glue/mnli, glue/mrpc, glue/qnli, g
         ("quant.group_size=big", f"quant.group_size=big: must be {GROUP_SIZES}"),
         ("quant.solver=optimal",
          "quant.solver=optimal: exact only for quant.q=1 and 2, not quant.q=3; use alternating"),
-        *((f"{key}={value}", f"{key}={value}: must be a whole number from 1 to 1000000000, or null")
-          for key in ("data.train_limit", "data.eval_limit", "trainer.max_steps") for value in (0, -5)),
+        *((f"{key}={value}", f"{key}={value}: must be a whole number from 1 to 1000000000, or null (null: {null})")
+          for key, null in (("data.train_limit", "all"), ("data.eval_limit", "all"),
+                            ("trainer.max_steps", "as many as the epochs take")) for value in (0, -5)),
+        ("trainer.saves=-1", "trainer.saves=-1: must be a whole number from 0 to 1000 (0: none)"),
+        ("hparams.epochs=0", "hparams.epochs=0: must be a number from 0.001 to 1000.0"),
         ("hparams.adam_beta1=1.0", "hparams.adam_beta1=1.0: must be a number from 0.0 to below 1.0"),
         ("hparams.adam_beta2=1", "hparams.adam_beta2=1: must be a number from 0.0 to below 1.0"),
         ("model.tiny.heads=3",
          "model.tiny.heads=3: must divide model.tiny.width=128, e.g. 1, 2, 4, 8, 16, 32, 64"),
         ("trainer.evals=2.5", "trainer.evals=2.5: must be a whole number from 1 to 1000"),
         ("data.offline=1", "data.offline=1: must be true or false"),
-        ("hparams.epochs='2'", "hparams.epochs='2': must be a number from 0.0 to 1000.0"),
+        ("hparams.epochs='2'", "hparams.epochs='2': must be a number from 0.001 to 1000.0"),
         ("seed=-1", "seed=-1: must be a whole number from 0 to 4294967295"),
         ("sead=1", "sead=1: no such key; keys of the config: task, data, model, method, quant, hparams, trainer, "
                    "decode, logger, runtime, seed"),

@@ -87,3 +87,9 @@ def test_the_remedy_for_a_list_works() -> None:
     remedy = re.search('"(.*)"', str(caught.value))
     assert remedy and config_of([remedy[1]]).task.metrics == ["a, b"]
     assert compose.config_of(["task.metrics=['blé']"]).task.metrics == ["blé"]
+
+
+@pytest.mark.parametrize("key", ["task.name", "seed", "decode.length_penalty"])
+def test_a_number_of_thousands_of_digits_is_one_line(key: str) -> None:
+    with pytest.raises(UserError, match=rf"^{key}: a number of 5,000 digits is not read$"):
+        quoted([f"{key}={'9' * 5000}"])

@@ -29,8 +29,8 @@ ENTRIES = {
 }
 RUN = {"quantize", "adapt", "evaluate", "decode", "score"}  # stages whose inputs the pipeline chooses and orders
 # They carry results about, say things, or are told apart by a key of their own; they decide no value.
-ASIDE = {"errors", "terminal", "progress", "store", "versions", "config", "settings", "ranges", "groups", "hf.hub",
-         "learn.resume", "learn.embedded", "data.remote.download", "data.remote.catalogue",
+ASIDE = {"errors", "terminal", "progress", "versions", "config", "settings", "ranges", "groups", "hf.hub",
+         "learn.resume", "learn.partial", "learn.embedded", "data.remote.download", "data.remote.catalogue",
          "data.remote.files"}  # fmt: skip
 # Code whose result has a number, and a part in the keys, of its own.
 OWNERS = {"data": "data", "metrics": "score", "learn.tiny": "backbone"}
@@ -52,7 +52,7 @@ def files_of(stage: str) -> dict[str, str]:
         name = todo.pop()
         path = _path(name)
         owner = next((o for part, o in OWNERS.items() if f"{name}.".startswith(f"{part}.")), stage)
-        if path is None or name in found or name in ASIDE or owner != stage:
+        if path is None or name in found or name in ASIDE or name.split(".")[0] == "store" or owner != stage:
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         todo += _imports(tree)

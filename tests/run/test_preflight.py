@@ -545,7 +545,7 @@ def test_places_that_cannot_be_written_to(refused: Any, tmp_path: Path, monkeypa
     def readonly(*args: Any, **kwargs: Any) -> str:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(store.tempfile, "mkdtemp", readonly)
+    monkeypatch.setattr(Path, "mkdir", readonly)
     assert store.unwritable(tmp_path / "new") == f"{tmp_path}: cannot be written to: Read-only file system"
 
 

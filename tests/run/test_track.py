@@ -244,6 +244,28 @@ def values() -> dict[str, Any]:
     return record.public_config(config_of([]))
 
 
+def test_without_a_network_wandb_follows_offline_at_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import wandb
+
+    asked: dict[str, Any] = {}
+
+    def init(**settings: Any) -> None:
+        asked.update(settings)
+        raise RuntimeError("seen enough")
+
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.delenv("WANDB_BASE_URL", raising=False)
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setattr(track, "getproxies", dict)
+    monkeypatch.setattr(track.hub, "reachable", lambda host: False)
+    track.start(online(), NAME, values())
+    assert asked["mode"] == "offline"
+    assert "api.wandb.ai cannot be reached: this run is followed offline" in caplog.text
+
+
 def test_wandb_online_without_a_key_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
@@ -262,6 +284,7 @@ def test_a_key_that_wandb_refuses_is_the_users_mistake(monkeypatch: pytest.Monke
 
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("WANDB_API_KEY", "abc")
+    monkeypatch.setattr(track.hub, "reachable", lambda host: True)
     monkeypatch.setattr(wandb, "init", refuse)
     with pytest.raises(UserError, match=r"^logger=wandb: W&B refuses the key: API key must have 40\+ characters, has"):
         track.start(online(), NAME, values())

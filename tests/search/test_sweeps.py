@@ -176,7 +176,7 @@ def _with(**changes: Any) -> str:
     ("text", "message"),
     [
         ("a: [", "not a readable YAML file: "),
-        ("- 1", "a sweep is a mapping with method, metric, parameters and command"),
+        ("- 1", "not of the form key: value"),
         ("", "no command, or one of the wrong kind"),
         (_with(parameters=[1]), "no parameters, or one of the wrong kind"),
         (_with(metric={}), "no metric, or one of the wrong kind"),

@@ -40,6 +40,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+UNSEALED = shutil.ignore_patterns("checksums.json")  # a folder as others have saved it
+
+
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """What a command prints, which must succeed."""
     status = main([str(a) for a in arguments])
@@ -154,7 +157,7 @@ def test_mistakes_of_quantising(home: Path, tmp_path: Path, capsys: Any, monkeyp
 @pytest.mark.parametrize("option, value, wanted", [
     ("--beam", 0, "a whole number from 1 to 1024"), ("--max-new-tokens", 5000, "a whole number from 1 to 4096"),
     ("--length-penalty", "nan", "a number from -10.0 to 10.0"),
-    ("--no-repeat-ngram", -1, "a whole number from 0 to 64"),
+    ("--no-repeat-ngram", -1, "a whole number from 0 to 64 (0: off)"),
     ("--batch-size", 0, "a whole number from 1 to 65536"),
 ])  # fmt: skip
 def test_decoding_has_the_ranges_of_a_run(option: str, value: Any, wanted: str, capsys: Any) -> None:
@@ -187,7 +190,7 @@ def test_damaged_and_foreign_checkpoints(home: Path, tmp_path: Path, capsys: Any
 
 def test_checkpoints_and_adapters_that_do_not_fit(home: Path, tmp_path: Path, capsys: Any) -> None:
     for name in ("dense", "packed"):
-        folder = Path(shutil.copytree(home / name, tmp_path / name))
+        folder = Path(shutil.copytree(home / name, tmp_path / name, ignore=UNSEALED))
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps(config | {"n_layer": 1}))
         wrong(capsys, "config.json belongs to another model", "generate", folder, "--prompt", "x")
@@ -217,11 +220,11 @@ def test_checkpoints_and_adapters_that_do_not_fit(home: Path, tmp_path: Path, ca
     config = json.loads((narrow / "config.json").read_text())
     (narrow / "config.json").write_text(json.dumps(config | {"n_embd": 32}))
     wrong(capsys, "its weights have other shapes than config.json implies", "generate", narrow, "--prompt", "x")
-    cut = Path(shutil.copytree(home / "packed", tmp_path / "cut"))
+    cut = Path(shutil.copytree(home / "packed", tmp_path / "cut", ignore=UNSEALED))
     (cut / "model.safetensors").write_bytes((cut / "model.safetensors").read_bytes()[:-9])
     wrong(capsys, f"{cut}: model.safetensors: not a whole", "generate", cut, "--prompt", "x")
 
-    nan = Path(shutil.copytree(home / "packed", tmp_path / "nan"))
+    nan = Path(shutil.copytree(home / "packed", tmp_path / "nan", ignore=UNSEALED))
     stored = load_file(nan / "model.safetensors")
     stored["transformer.h.0.mlp.c_fc.alpha"] *= float("nan")
     save_file(stored, nan / "model.safetensors", {"format": "pt"})

@@ -263,7 +263,7 @@ def test_slurm_gets_arrays_in_waves_and_then_renders(
     )
     sbatch.chmod(sbatch.stat().st_mode | stat.S_IEXEC)
     monkeypatch.setenv("PATH", f"{sbatch.parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", str(Path(table.__file__).parent.parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(table.__file__).parents[2]))
     monkeypatch.chdir(tmp_path)
     rows = "tiny/full_ft,tiny/ptq_full_ft/q3"
     call = ["demo", "--rows", rows, "--seeds", "0", "--out", str(tmp_path / "out"), "--launcher", "slurm"]

@@ -61,11 +61,13 @@ def fetch(entry: Release, folder: Path, *, schemes: tuple[str, ...] = ("https",)
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder.parent / f".{folder.name}.lock")
         with lock:
+            for left in [*folder.parent.glob(f".{folder.name}.*.part"), *folder.glob(".*.part")]:  # of killed downloads
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
             if entry.hub and missing(entry, folder):
                 _fetch_hub(entry.hub, folder)
             for remote in entry.files:
                 target = folder / safe_name(remote.name)
-                if not target.is_file() or git_blob(target) != remote.git_blob:
+                if not target.is_file() or not _pinned(target, remote):
                     folder.mkdir(exist_ok=True)
                     _fetch_file(remote, target, schemes, progress)
     except OSError as error:
@@ -80,7 +82,7 @@ def _fetch_file(remote: Remote, target: Path, schemes: tuple[str, ...], progress
         for attempt in range(1, ATTEMPTS + 1):
             with _temporary(target) as temporary:
                 problem, final = _download(url, temporary, progress)
-                if not problem and git_blob(temporary) != remote.git_blob:
+                if not problem and not _pinned(temporary, remote):
                     problem, final = f"not the pinned content (git blob {remote.git_blob})", True
                 if not problem:
                     os.replace(temporary, target)
@@ -92,6 +94,13 @@ def _fetch_file(remote: Remote, target: Path, schemes: tuple[str, ...], progress
             if attempt < ATTEMPTS:
                 time.sleep(0.5 * 2 ** (attempt - 1))
     raise UserError(f"{remote.name}: no source gave it: {'; '.join(dict.fromkeys(failures))}")
+
+
+def _pinned(path: Path, remote: Remote) -> bool:
+    """Whether a file is the one of the catalogue: by git's id, and by its sha256 where that is known."""
+    if git_blob(path) != remote.git_blob:
+        return False
+    return remote.sha256 is None or hashlib.sha256(path.read_bytes()).hexdigest() == remote.sha256
 
 
 def _download(url: str, path: Path, progress: bool) -> tuple[str, bool]:
