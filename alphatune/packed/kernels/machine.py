@@ -1,0 +1,103 @@
+"""Compiling for this CPU, once: object code is kept in the user's cache folder, by the content of what made it."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from llvmlite import binding, ir
+
+_HERE = Path(__file__).parent
+
+
+@functools.cache
+def _target() -> tuple[binding.TargetMachine, str]:
+    """The compiler for this CPU, and a text that names the CPU."""
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    name, features = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
+    target = binding.Target.from_default_triple()
+    return target.create_target_machine(cpu=name, features=features, opt=3, jit=True), f"{name} {features}"
+
+
+def has(*features: str) -> bool:
+    """Whether this CPU has all the named features, as LLVM spells them."""
+    found = binding.get_host_cpu_features()
+    return all(found.get(name, False) for name in features)
+
+
+def folder() -> Path:
+    """Where compiled code and measured crossovers lie: below $ALPHATUNE_CACHE, or ~/.cache/alphatune."""
+    return Path(os.path.expanduser(os.environ.get("ALPHATUNE_CACHE") or "~/.cache/alphatune")) / "kernels"
+
+
+@functools.cache
+def identity() -> str:
+    """A hash of this CPU, the compiler and the code of the kernels."""
+    digest = hashlib.sha256(f"{_target()[1]} {binding.llvm_version_info}".encode())
+    for path in sorted(_HERE.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+_LOADED: list[Any] = []  # engines own the code; they live as long as the process
+
+
+def compiled(name: str, build: Callable[[], ir.Module], arguments: int) -> Callable[..., None]:
+    """The function of the module that `build` makes, from the cache where it is there.
+
+    Args:
+        name: of the kernel and its variant; letters, digits and dashes.
+        arguments: how many; all are 64-bit integers or addresses.
+    """
+    target, _ = _target()
+    path = folder() / f"{name}-{identity()[:24]}.o"
+    code = _read(path)
+    if code is None:
+        module = build()
+        code = target.emit_object(_optimised(str(module), target))
+        _write(path, code)
+    holder = binding.parse_assembly("")
+    engine = binding.create_mcjit_compiler(holder, target)
+    engine.add_object_file(binding.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    _LOADED.append(engine)
+    kind = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * arguments)
+    return kind(engine.get_function_address(name.partition("-")[0]))
+
+
+def _optimised(text: str, target: binding.TargetMachine) -> binding.ModuleRef:
+    module = binding.parse_assembly(text)
+    module.triple = target.triple
+    module.data_layout = str(target.target_data)
+    module.verify()
+    tuning = binding.create_pipeline_tuning_options(speed_level=3)
+    passes = binding.create_pass_builder(target, tuning)
+    passes.getModulePassManager().run(module, passes)
+    return module
+
+
+def _read(path: Path) -> bytes | None:
+    """The code in `path`, or None where there is none or it is damaged."""
+    try:
+        stored = path.read_bytes()
+    except OSError:
+        return None
+    return stored[32:] if hashlib.sha256(stored[32:]).digest() == stored[:32] else None
+
+
+def _write(path: Path, code: bytes) -> None:
+    """Keep `code`; a folder that cannot be written to costs the next process a compilation, nothing else."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as out:
+            out.write(hashlib.sha256(code).digest() + code)
+        os.replace(out.name, path)
+    except OSError:
+        pass
