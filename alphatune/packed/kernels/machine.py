@@ -77,7 +77,8 @@ def _optimised(text: str, target: binding.TargetMachine) -> binding.ModuleRef:
     module.triple = target.triple
     module.data_layout = str(target.target_data)
     module.verify()
-    tuning = binding.create_pipeline_tuning_options(speed_level=3)
+    tuning = binding.create_pipeline_tuning_options(speed_level=2)
+    tuning.loop_unrolling = tuning.loop_vectorization = False  # what is to be wide is written wide
     passes = binding.create_pass_builder(target, tuning)
     passes.getModulePassManager().run(module, passes)
     return module

@@ -13,7 +13,7 @@ from alphatune.packed.kernels.emit import FLOAT, LONG, POINTER, Emitter, const, 
 
 WORDS = 4  # of 32 inputs each, decoded at once
 SCRATCH = WORDS * 32 * LANES  # floats of working memory
-ROWS = 6  # at a time: their sums fill the registers
+ROWS = 5  # at a time: their sums fill the registers; with six LLVM 22 runs out of them
 
 
 def module(planes: int, offset: bool) -> ir.Module:
@@ -42,7 +42,7 @@ def _multiply(
     e: Emitter, x: ir.Value, tile: ir.Value, y: ir.Value,
     rows: ir.Value, inputs: ir.Value, outputs: ir.Value, count: ir.Value,
 ) -> None:  # fmt: skip
-    """Add to y the products of all rows with one tile of `count` inputs: six rows at a time, the last ones evenly."""
+    """Add to y the products of all rows with one tile of `count` inputs: five rows at a time, the last ones evenly."""
     b = e.builder
     done = e.variable(LONG, const(0))
     head, choose, after = (b.append_basic_block(name) for name in ("rows", "choose", "multiplied"))

@@ -1,7 +1,8 @@
 """x W^T for a few rows straight from the bits: three inputs at a time, by a table of the eight signed sums of theirs.
 
 The sums of a triple sit in one register; the three bits of every output choose among them by one permutation. What a
-word's eleven choices add up to is multiplied by alpha at the end of a group, so the cost is linear in the planes.
+word's eleven choices add up to is multiplied by alpha at the end of a group, so the cost is linear in the planes. A word
+that two groups share is read for both, each time with the other's inputs as zeros.
 """
 
 from __future__ import annotations
@@ -22,31 +23,34 @@ def scratch(rows: int, planes: int, outputs: int) -> int:
 
 
 def module(rows: int, planes: int, offset: bool) -> ir.Module:
-    """triples(qweight, x, alpha, offset, y, scratch, words, outputs, words per group); x [rows, 32 words], y [rows, outputs]."""
-    return function("triples", [POINTER] * 6 + [LONG] * 3, LANES, lambda e, given: _body(e, given, rows, planes, offset))
+    """triples(qweight, x, alpha, offset, y, scratch, inputs, outputs, inputs per group); x [rows, inputs]."""
+    kinds = [POINTER] * 6 + [LONG] * 3
+    return function("triples", kinds, LANES, lambda e, given: _body(e, given, rows, planes, offset))
 
 
 def _body(e: Emitter, given: list[ir.Value], rows: int, planes: int, offset: bool) -> None:
-    qweight, x, alpha, offsets, y, tables, words, outputs, per_group = given
+    qweight, x, alpha, offsets, y, tables, inputs, outputs, size = given
     b = e.builder
     run = b.mul(outputs, const(planes))  # the words of all planes and outputs lie in one run
     sums = e.at(tables, const(rows * AT_ONCE * TABLE))
     for place, count in ((y, b.mul(outputs, const(rows))), (sums, b.mul(run, const(rows)))):
         for wide, i in e.over(count):
             wide.store(wide.number(0.0), wide.at(place, i))
-    groups = b.sdiv(b.sub(b.add(words, per_group), const(1)), per_group)
+    groups = b.sdiv(b.sub(b.add(inputs, size), const(1)), size)
     with e.loop(const(0), groups) as group:
-        first = b.mul(group, per_group)
-        end = e.least(b.add(first, per_group), words)
-        with e.loop(first, end, AT_ONCE) as start:
+        low = b.mul(group, size)
+        high = e.least(b.add(low, size), inputs)
+        end = b.sdiv(b.add(high, const(31)), const(32))
+        with e.loop(b.sdiv(low, const(32)), end, AT_ONCE) as start:
             stop = e.least(b.add(start, const(AT_ONCE)), end)
-            _tables(e, x, tables, rows, words, start, stop)
+            xs = [e.at(x, b.mul(inputs, const(row))) for row in range(rows)]
+            _tables(e, xs, tables, low, high, start, stop)
             with e.loop(start, stop) as word:
                 table = e.at(tables, b.mul(b.sub(word, start), const(rows * TABLE)))
                 bits = e.at(qweight, b.mul(word, run))
                 for wide, j in e.over(run):
                     _add_up(wide, bits, sums, table, run, rows, j)
-            totals = [_total(e, x, words, row, start, stop) for row in range(rows)] if offset else [None] * rows
+            totals = [_total(e, row, low, high, start, stop) if offset else None for row in xs]
             scales = e.at(alpha, b.mul(group, run))
             shifts = e.at(offsets, b.mul(group, outputs))
             for wide, o in e.over(outputs):
@@ -76,19 +80,24 @@ def _shift(e: Emitter, shifts: ir.Value, total: ir.Value, y: ir.Value, o: ir.Val
     e.store(value, e.at(y, o))
 
 
-def _tables(e: Emitter, x: ir.Value, tables: ir.Value, rows: int, words: ir.Value, start: ir.Value, stop: ir.Value) -> None:
-    """The signed sums of the triples of some words, for all rows: [word, row, lookup, 8]."""
+def _tables(
+    e: Emitter, xs: list[ir.Value], tables: ir.Value, low: ir.Value, high: ir.Value, start: ir.Value, stop: ir.Value
+) -> None:
+    """The signed sums of the triples of some words, for all rows: [word, row, lookup, 8]. Only `low` to `high` count."""
     b = e.builder
     with e.loop(start, stop) as word:
-        for row in range(rows):
-            here = e.at(x, b.mul(b.add(b.mul(words, const(row)), word), const(32)))
-            there = e.at(tables, b.mul(b.add(b.mul(b.sub(word, start), const(rows)), const(row)), const(TABLE)))
+        inputs = [b.add(b.mul(word, const(32)), const(k)) for k in range(32)]
+        inside = [b.and_(b.icmp_signed("<=", low, k), b.icmp_signed("<", k, high)) for k in inputs]
+        safe = [b.select(known, k, low) for known, k in zip(inside, inputs, strict=True)]
+        for row, x in enumerate(xs):
+            there = e.at(tables, b.mul(b.add(b.mul(b.sub(word, start), const(len(xs))), const(row)), const(TABLE)))
             for lookup in range(LOOKUPS):
-                total = None
+                total = e.number(0.0)
                 for place, k in enumerate(range(3 * lookup, min(3 * lookup + 3, 32))):
-                    signs = ir.Constant(e.words, [-(2**31) if code >> place & 1 else 0 for code in range(e.lanes)])
-                    value = e.flipped(e.splat(e.load(e.at(here, const(k)), FLOAT)), signs)
-                    total = value if total is None else b.fadd(total, value)
+                    value = b.select(inside[k], e.load(e.at(x, safe[k]), FLOAT), ir.Constant(FLOAT, 0.0))
+                    minus = ir.Constant(e.words, [0 if code >> place & 1 else -(2**31) for code in range(e.lanes)])
+                    signed = b.bitcast(b.xor(b.bitcast(e.splat(value), e.words), minus), e.floats)
+                    total = b.fadd(total, signed)
                 e.store(total, e.at(there, const(8 * lookup)))
 
 
@@ -117,15 +126,18 @@ def _look_up(e: Emitter, table: ir.Value, code: ir.Value) -> ir.Value:
     return b.call(permute, [e.load(table, e.floats), code])
 
 
-def _total(e: Emitter, x: ir.Value, words: ir.Value, row: int, start: ir.Value, stop: ir.Value) -> ir.Value:
-    """The sum of one row's inputs in the words `start` to `stop`."""
+def _total(e: Emitter, x: ir.Value, low: ir.Value, high: ir.Value, start: ir.Value, stop: ir.Value) -> ir.Value:
+    """The sum of one row's inputs in the words `start` to `stop`, as far as they are in the group."""
     b = e.builder
-    base = b.mul(b.mul(words, const(row)), const(32))
-    total = e.variable(e.floats, e.number(0.0))
-    with e.loop(b.mul(start, const(32)), b.mul(stop, const(32)), e.lanes) as k:
-        b.store(b.fadd(e.get(total, e.floats), e.load(e.at(x, b.add(base, k)), e.floats)), total)
-    whole = e.get(total, e.floats)
+    first = b.mul(start, const(32))
+    first = b.select(b.icmp_signed("<", first, low), low, first)
+    count = b.sub(e.least(b.mul(stop, const(32)), high), first)
+    totals = [(e, e.variable(e.floats, e.number(0.0))), (e.with_lanes(1), e.variable(FLOAT, ir.Constant(FLOAT, 0.0)))]
+    for (wide, k), (_, total) in zip(e.over(count), totals, strict=True):
+        value = wide.load(wide.at(x, b.add(first, k)), wide.floats)
+        b.store(b.fadd(wide.get(total, wide.floats), value), total)
+    whole = e.get(totals[0][1], e.floats)
     lanes = [b.extract_element(whole, ir.Constant(INT, i)) for i in range(e.lanes)]
     while len(lanes) > 1:
         lanes = [b.fadd(one, other) for one, other in zip(lanes[::2], lanes[1::2], strict=True)]
-    return lanes[0]
+    return b.fadd(lanes[0], e.get(totals[1][1], FLOAT))
