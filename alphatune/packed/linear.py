@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from alphatune.packed.kept import KeptWeight
+from alphatune.packed.product import fast, multiply, rebuild, tell_of_dense_weights
 from alphatune.quant.grouping import Grouping
-from alphatune.quant.packing import WORD, blocks, sign_bits, times_codes
+from alphatune.quant.packing import WORD, sign_bits, times_codes
 
 
 class PackedLinear(nn.Module):
@@ -46,6 +48,7 @@ class PackedLinear(nn.Module):
         self.register_buffer("offset", offset)
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone(), False))
         self._dense: Tensor | None = None  # [in, out], only inside `dense_weights`
+        self._kept = KeptWeight()  # empty, but on a CPU without a kernel for bits
 
     @classmethod
     def empty(cls, grouping: Grouping, bits: int, offset: bool, bias: Tensor | None) -> PackedLinear:
@@ -78,7 +81,7 @@ class PackedLinear(nn.Module):
     def weight_t(self, scale: Tensor | None = None, which: str | None = None) -> Tensor:
         """The dense W^T [in, out], float32, without gradient; with an adapter's `scale` if one is given."""
         alpha, offset = self.effective(scale, which)
-        return _rebuild(self.qweight, alpha.detach(), None if offset is None else offset.detach(), self.grouping)
+        return rebuild(self.qweight, alpha.detach(), None if offset is None else offset.detach(), self.grouping)
 
     @property
     def weight(self) -> Tensor:
@@ -96,15 +99,29 @@ class PackedLinear(nn.Module):
             y = x @ self._dense.to(x.dtype)
         elif which == "gain" and scale is not None and self.grouping.count == self.out_features:
             # one gain per output: scale the frozen product, so neither x nor a weight gradient is needed
-            frozen = _PackedProduct.apply(x, self.qweight, self.alpha, self.offset, self.grouping, 0)
-            y = frozen * (scale / self._gain())[0].to(x.dtype)
+            y = self._times_weight(x, None, None, 0) * (scale / self._gain())[0].to(x.dtype)
         else:
+            y = self._times_weight(x, scale, which, 1 if which == "first" else self.bits)
+        return y if self.bias is None else y + self.bias.to(x.dtype)
+
+    def _times_weight(self, x: Tensor, scale: Tensor | None, which: str | None, trained: int) -> Tensor:
+        """x W^T with gradients, or by the fastest path where nothing asks for them."""
+        sources = (x, scale, self.alpha, self.offset)
+        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in sources):
+            self._kept.drop()  # training rebuilds: what it saves must be bits
             alpha, offset = self.effective(scale, which)
             if which in ("first", "all") and scale is not None:
                 alpha = _DivideGradient.apply(alpha, self.grouping.members(alpha.device)[:, None])
-            trained = 1 if which == "first" else self.bits
-            y = _PackedProduct.apply(x, self.qweight, alpha, offset, self.grouping, trained)
-        return y if self.bias is None else y + self.bias.to(x.dtype)
+            return _PackedProduct.apply(x, self.qweight, alpha, offset, self.grouping, trained)
+        if x.device.type != "cpu" or fast():
+            alpha, offset = self.effective(scale, which)
+            return multiply(x, self.qweight, alpha, offset, self.grouping)
+        parts = (self.qweight, self.alpha, self.offset, scale)
+        weight = self._kept.find(*parts)
+        if weight is None:
+            tell_of_dense_weights()
+            weight = self._kept.put(self.weight_t(scale, which), *parts)
+        return x @ weight.to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, bits={self.bits}, group_size={self.grouping.size}"
@@ -152,21 +169,6 @@ def packed_layers(model: nn.Module) -> dict[str, PackedLinear]:
     return {name: m for name, m in model.named_modules() if isinstance(m, PackedLinear)}
 
 
-def _rebuild(qweight: Tensor, alpha: Tensor, offset: Tensor | None, grouping: Grouping) -> Tensor:
-    """W^T [in, out] from bits and scales, block by block."""
-    weight = torch.zeros(grouping.columns, grouping.rows, dtype=torch.float32, device=qweight.device)
-    room: Tensor | None = None
-    for words, inputs in blocks(grouping.columns, grouping.rows, qweight.device):
-        part = weight[inputs]
-        if room is None:  # the first block is the largest
-            room = torch.empty((words.stop * WORD, grouping.rows), dtype=torch.int32, device=qweight.device)
-        for i in range(qweight.shape[1]):
-            part += times_codes(grouping.spread(alpha[:, i], inputs), sign_bits(qweight[words, i], len(part), room))
-        if offset is not None:
-            part += grouping.spread(offset, inputs)
-    return weight
-
-
 class _PackedProduct(torch.autograd.Function):
     """x W^T. Saves the bits, not the dense weight, and rebuilds it for the backward pass (Eq. 3).
 
@@ -180,7 +182,7 @@ class _PackedProduct(torch.autograd.Function):
         scales_train = alpha.requires_grad or (offset is not None and offset.requires_grad)
         ctx.save_for_backward(x if scales_train else None, qweight, alpha, offset)
         ctx.grouping, ctx.trained = grouping, trained
-        return x @ _rebuild(qweight, alpha, offset, grouping).to(x.dtype)
+        return x @ rebuild(qweight, alpha, offset, grouping, reuse=True).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -188,7 +190,8 @@ class _PackedProduct(torch.autograd.Function):
         grad, grouping = grads[0], ctx.grouping
         dx = dalpha = doffset = None
         if ctx.needs_input_grad[0]:
-            dx = grad @ _rebuild(qweight, alpha, offset, grouping).to(grad.dtype).T
+            alone = torch.is_grad_enabled()  # a graph of this product would hold the weight
+            dx = grad @ rebuild(qweight, alpha, offset, grouping, reuse=not alone).to(grad.dtype).T
         if ctx.needs_input_grad[2] or ctx.needs_input_grad[3]:
             dweight_t = (x.reshape(-1, grouping.columns).T @ grad.reshape(-1, grouping.rows)).float()  # [in, out]
             if ctx.needs_input_grad[2]:

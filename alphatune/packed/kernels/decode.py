@@ -17,7 +17,7 @@ LANES = 16  # outputs at a time: a cache line of words or of weights
 
 
 @dataclass(frozen=True)
-class Source:
+class Addresses:
     """Where the bits and scales of a layer lie: addresses, and sizes known when the code runs."""
 
     planes: int
@@ -29,7 +29,7 @@ class Source:
     size: ir.Value  # inputs per group
 
 
-def decode_word(e: Emitter, source: Source, word: ir.Value, o: ir.Value, target: ir.Value, stride: ir.Value) -> None:
+def decode_word(e: Emitter, source: Addresses, word: ir.Value, o: ir.Value, target: ir.Value, stride: ir.Value) -> None:
     """Write the weights of one word's inputs, for the outputs from `o` on; those of an input lie `stride` floats on."""
     b = e.builder
     first = b.mul(word, const(32))
@@ -51,7 +51,7 @@ def decode_word(e: Emitter, source: Source, word: ir.Value, o: ir.Value, target:
 
 
 def _decode_run(
-    e: Emitter, source: Source, word: ir.Value, group: ir.Value, o: ir.Value,
+    e: Emitter, source: Addresses, word: ir.Value, group: ir.Value, o: ir.Value,
     stop: ir.Value, count: ir.Value, target: ir.Value, stride: ir.Value,
 ) -> None:  # fmt: skip
     """The same for the `count` inputs of one group that end before input `stop` of the word."""
@@ -93,7 +93,7 @@ def module(planes: int, offset: bool) -> ir.Module:
 
     def body(e: Emitter, arguments: list[ir.Value]) -> None:
         qweight, alpha, offsets, weight, inputs, outputs, size = arguments
-        source, b = Source(planes, qweight, alpha, offsets if offset else None, inputs, outputs, size), e.builder
+        source, b = Addresses(planes, qweight, alpha, offsets if offset else None, inputs, outputs, size), e.builder
         with e.loop(const(0), b.sdiv(b.add(inputs, const(31)), const(32))) as word:
             target = e.at(weight, b.mul(b.mul(word, const(32)), outputs))
             for wide, o in e.over(outputs):

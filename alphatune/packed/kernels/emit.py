@@ -129,7 +129,9 @@ class Emitter:
         return ir.Function(module, ir.FunctionType(result, arguments), name)
 
 
-def function(name: str, arguments: list[ir.Type], lanes: int, body: Callable[[Emitter, list[ir.Value]], None]) -> ir.Module:
+def function(
+    name: str, arguments: list[ir.Type], lanes: int, body: Callable[[Emitter, list[ir.Value]], None]
+) -> ir.Module:
     """A module with one function that returns nothing."""
     module = ir.Module(name)
     made = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)

@@ -21,9 +21,14 @@ def _target() -> tuple[binding.TargetMachine, str]:
     """The compiler for this CPU, and a text that names the CPU."""
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
-    name, features = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
+    cpu, features = name(), binding.get_host_cpu_features().flatten()
     target = binding.Target.from_default_triple()
-    return target.create_target_machine(cpu=name, features=features, opt=3, jit=True), f"{name} {features}"
+    return target.create_target_machine(cpu=cpu, features=features, opt=3, jit=True), f"{cpu} {features}"
+
+
+def name() -> str:
+    """The CPU, as LLVM calls it."""
+    return binding.get_host_cpu_name()
 
 
 def has(*features: str) -> bool:
@@ -49,27 +54,27 @@ def identity() -> str:
 _LOADED: list[Any] = []  # engines own the code; they live as long as the process
 
 
-def compiled(name: str, build: Callable[[], ir.Module], arguments: int) -> Callable[..., None]:
+def compiled(kernel: str, build: Callable[[], ir.Module], arguments: int) -> Callable[..., None]:
     """The function of the module that `build` makes, from the cache where it is there.
 
     Args:
-        name: of the kernel and its variant; letters, digits and dashes.
+        kernel: its name and variant; letters, digits and dashes.
         arguments: how many; all are 64-bit integers or addresses.
     """
     target, _ = _target()
-    path = folder() / f"{name}-{identity()[:24]}.o"
+    path = folder() / f"{kernel}-{identity()[:24]}.o"
     code = _read(path)
     if code is None:
         module = build()
         code = target.emit_object(_optimised(str(module), target))
-        _write(path, code)
+        keep(path, hashlib.sha256(code).digest() + code)
     holder = binding.parse_assembly("")
     engine = binding.create_mcjit_compiler(holder, target)
     engine.add_object_file(binding.ObjectFileRef.from_data(code))
     engine.finalize_object()
     _LOADED.append(engine)
     kind = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * arguments)
-    return kind(engine.get_function_address(name.partition("-")[0]))
+    return kind(engine.get_function_address(kernel.partition("-")[0]))
 
 
 def _optimised(text: str, target: binding.TargetMachine) -> binding.ModuleRef:
@@ -93,12 +98,12 @@ def _read(path: Path) -> bytes | None:
     return stored[32:] if hashlib.sha256(stored[32:]).digest() == stored[:32] else None
 
 
-def _write(path: Path, code: bytes) -> None:
-    """Keep `code`; a folder that cannot be written to costs the next process a compilation, nothing else."""
+def keep(path: Path, content: bytes) -> None:
+    """Write a file of the cache; where that is not possible, the next process works it out again."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as out:
-            out.write(hashlib.sha256(code).digest() + code)
+            out.write(content)
         os.replace(out.name, path)
     except OSError:
-        pass
+        return

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from alphatune.packed.kernels.decode import LANES, Source, decode_word
+from alphatune.packed.kernels.decode import LANES, Addresses, decode_word
 from alphatune.packed.kernels.emit import FLOAT, LONG, POINTER, Emitter, const, function
 
 WORDS = 4  # of 32 inputs each, decoded at once
@@ -21,7 +21,7 @@ def module(planes: int, offset: bool) -> ir.Module:
 
     def body(e: Emitter, arguments: list[ir.Value]) -> None:
         qweight, x, alpha, offsets, y, tile, rows, inputs, outputs, size = arguments
-        source, b = Source(planes, qweight, alpha, offsets if offset else None, inputs, outputs, size), e.builder
+        source, b = Addresses(planes, qweight, alpha, offsets if offset else None, inputs, outputs, size), e.builder
         for wide, i in e.over(b.mul(rows, outputs)):
             wide.store(wide.number(0.0), wide.at(y, i))
         words = b.sdiv(b.add(inputs, const(31)), const(32))

@@ -1,7 +1,7 @@
 """x W^T for a few rows straight from the bits: three inputs at a time, by a table of the eight signed sums of theirs.
 
 The sums of a triple sit in one register; the three bits of every output choose among them by one permutation. What a
-word's eleven choices add up to is multiplied by alpha at the end of a group, so the cost is linear in the planes. A word
+word's eleven choices add up to is multiplied by alpha at the end of a group: the cost is linear in the planes. A word
 that two groups share is read for both, each time with the other's inputs as zeros.
 """
 
@@ -83,7 +83,7 @@ def _shift(e: Emitter, shifts: ir.Value, total: ir.Value, y: ir.Value, o: ir.Val
 def _tables(
     e: Emitter, xs: list[ir.Value], tables: ir.Value, low: ir.Value, high: ir.Value, start: ir.Value, stop: ir.Value
 ) -> None:
-    """The signed sums of the triples of some words, for all rows: [word, row, lookup, 8]. Only `low` to `high` count."""
+    """Signed sums of the triples of some words, for all rows: [word, row, lookup, 8]; inputs `low` to `high` count."""
     b = e.builder
     with e.loop(start, stop) as word:
         inputs = [b.add(b.mul(word, const(32)), const(k)) for k in range(32)]

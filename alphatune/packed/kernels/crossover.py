@@ -1,0 +1,95 @@
+"""Up to how many rows which path is the fastest on this machine: measured once, kept in the cache folder.
+
+Measured are, in turns, the three paths to the same product on random bits of two sizes; the quickest of five times
+counts, so other work on the machine disturbs little.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from alphatune.packed.kernels import machine, native
+from alphatune.quant.grouping import Grouping
+
+LARGE = 1 << 21  # weights from which on a layer counts as large
+FEW, MANY = (1, 2, 3, 4), (8, 16, 32, 64, 128, 256)
+SMALLEST_GROUP = 24  # below it, words shared between groups cost triples more than they save
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest number of rows that triples, and above it tiles, are the fastest path for."""
+
+    triples: int
+    tiles: int
+
+
+@functools.cache
+def limits(planes: int, large: bool, threads: int) -> Limits:
+    """Those of this machine, for layers of so many planes, with so many threads in torch's own products."""
+    path = machine.folder() / f"rows-{planes}-{'large' if large else 'small'}-{threads}-{machine.identity()[:24]}.json"
+    try:
+        kept = json.loads(path.read_text())
+        return Limits(min(int(kept["triples"]), FEW[-1]), min(int(kept["tiles"]), MANY[-1]))
+    except (OSError, ValueError, KeyError, TypeError):  # not measured yet, or not a file of ours
+        found = measure(planes, large)
+    machine.keep(path, json.dumps({**asdict(found), "cpu": machine.name()}).encode())
+    return found
+
+
+@torch.no_grad()
+def measure(planes: int, large: bool) -> Limits:
+    """Time the paths against one another."""
+    side = 2048 if large else 768
+    random = torch.Generator().manual_seed(0)
+    copies = [
+        torch.randint(-(2**31), 2**31, (side // 32, planes, side), dtype=torch.int32, generator=random)
+        for _ in range(2 if large else 8)
+    ]
+    alpha, grouping = torch.rand(1, planes, side, generator=random), Grouping.of(side, side, None)
+
+    def over(product: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor], None]:
+        def run(x: Tensor) -> None:
+            for qweight in copies:
+                product(x, qweight)
+
+        return run
+
+    by_triples = over(lambda x, bits: native.by_triples(x, bits, alpha, None, grouping))
+    by_tiles = over(lambda x, bits: native.by_tiles(x, bits, alpha, None, grouping))
+    rebuilt = over(lambda x, bits: x @ native.rebuild(bits, alpha, None, grouping, reuse=True))
+
+    def wins(rows: int, one: Callable[[Tensor], None], other: Callable[[Tensor], None]) -> bool:
+        x = torch.randn(rows, side, generator=random)
+        return _quickest(x, one, other)
+
+    few = _last([r for r in FEW if native.permutes()], lambda rows: wins(rows, by_triples, by_tiles))
+    return Limits(few, _last(MANY, lambda rows: wins(rows, by_tiles, rebuilt)))
+
+
+def _last(candidates: tuple[int, ...] | list[int], wins: Callable[[int], bool]) -> int:
+    """The last candidate before the first that does not win; 0 if that is the first."""
+    last = 0
+    for rows in candidates:
+        if not wins(rows):
+            break
+        last = rows
+    return last
+
+
+def _quickest(x: Tensor, one: Callable[[Tensor], None], other: Callable[[Tensor], None]) -> bool:
+    """Whether `one` is faster than `other`, in wall time: threads count for what they save."""
+    times: dict[Callable[[Tensor], None], list[float]] = {one: [], other: []}
+    for turn in range(6):
+        for call in (one, other) if turn % 2 else (other, one):
+            started = time.perf_counter()
+            call(x)
+            times[call].append(time.perf_counter() - started)
+    return min(times[one][1:]) < min(times[other][1:])
