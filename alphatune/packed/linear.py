@@ -93,8 +93,9 @@ class PackedLinear(nn.Module):
 
     def product(self, x: Tensor, scale: Tensor | None, which: str | None) -> Tensor:
         """[..., in] -> [..., out] with `scale` in the place of what `which` names, differentiable in both."""
-        if torch.is_autocast_enabled(x.device.type):  # as nn.Linear does; forward and backward then agree on the dtype
-            x = x.to(torch.get_autocast_dtype(x.device.type))
+        device = "cpu" if x.is_cpu else x.device.type
+        if torch.is_autocast_enabled(device):  # as nn.Linear does; forward and backward then agree on the dtype
+            x = x.to(torch.get_autocast_dtype(device))
         if self._dense is not None:
             y = x @ self._dense.to(x.dtype)
         elif which == "gain" and scale is not None and self.grouping.count == self.out_features:
@@ -102,25 +103,27 @@ class PackedLinear(nn.Module):
             y = self._times_weight(x, None, None, 0) * (scale / self._gain())[0].to(x.dtype)
         else:
             y = self._times_weight(x, scale, which, 1 if which == "first" else self.bits)
-        return y if self.bias is None else y + self.bias.to(x.dtype)
+        bias = self._parameters["bias"]
+        return y if bias is None else y + bias.to(x.dtype)
 
     def _times_weight(self, x: Tensor, scale: Tensor | None, which: str | None, trained: int) -> Tensor:
         """x W^T with gradients, or by the fastest path where nothing asks for them."""
-        sources = (x, scale, self.alpha, self.offset)
+        held = self._buffers  # as attributes of a module they would take a microsecond each
+        qweight, own_alpha, own_offset = held["qweight"], held["alpha"], held["offset"]
+        sources = (x, scale, own_alpha, own_offset)
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in sources):
             self._kept.drop()  # training rebuilds: what it saves must be bits
             alpha, offset = self.effective(scale, which)
             if which in ("first", "all") and scale is not None:
                 alpha = _DivideGradient.apply(alpha, self.grouping.members(alpha.device)[:, None])
-            return _PackedProduct.apply(x, self.qweight, alpha, offset, self.grouping, trained)
-        if x.device.type != "cpu" or fast():
-            alpha, offset = self.effective(scale, which)
-            return multiply(x, self.qweight, alpha, offset, self.grouping)
-        parts = (self.qweight, self.alpha, self.offset, scale)
-        weight = self._kept.find(*parts)
+            return _PackedProduct.apply(x, qweight, alpha, offset, self.grouping, trained)
+        if fast() or not x.is_cpu:
+            alpha, offset = (own_alpha, own_offset) if scale is None else self.effective(scale, which)
+            return multiply(x, qweight, alpha, offset, self.grouping)
+        weight = self._kept.find(qweight, own_alpha, own_offset, scale)
         if weight is None:
             tell_of_dense_weights()
-            weight = self._kept.put(self.weight_t(scale, which), *parts)
+            weight = self._kept.put(self.weight_t(scale, which), qweight, own_alpha, own_offset, scale)
         return x @ weight.to(x.dtype)
 
     def extra_repr(self) -> str:

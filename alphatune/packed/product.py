@@ -10,12 +10,15 @@ import functools
 import importlib.util
 import os
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from alphatune.quant.grouping import Grouping
 from alphatune.quant.packing import WORD, blocks, sign_bits, times_codes
+
+_PLAIN = (Tensor, nn.Parameter)
 
 
 @functools.cache
@@ -43,18 +46,24 @@ def multiply(x: Tensor, qweight: Tensor, alpha: Tensor, offset: Tensor | None, g
     Where torch's deterministic algorithms are asked for, always the product with the rebuilt weight: which path is the
     fastest depends on the machine, and their sums differ in the last bit.
     """
-    rows = x.numel() // grouping.columns
     free = not torch.are_deterministic_algorithms_enabled()
-    if free and rows and x.dtype == torch.float32 and _addressable(x, qweight, alpha) and fast():
-        from alphatune.packed.kernels import crossover, native
-
-        large = grouping.rows * grouping.columns >= crossover.LARGE
-        limits = crossover.limits(qweight.shape[1], large, torch.get_num_threads())
-        if rows <= limits.triples and grouping.size >= crossover.SMALLEST_GROUP:
-            return native.by_triples(x, qweight, alpha, offset, grouping)
-        if rows <= limits.tiles:
-            return native.by_tiles(x, qweight, alpha, offset, grouping)
+    if free and x.dtype == torch.float32 and x.numel() and fast() and _addressable(x, qweight, alpha):
+        rows, planes = x.numel() // grouping.columns, qweight.shape[1]
+        kernel = _kernel(rows, planes, offset is not None, grouping, torch.get_num_threads())
+        if kernel is not None:
+            return kernel(x, qweight, alpha, offset)
     return x @ rebuild(qweight, alpha, offset, grouping, reuse=True).to(x.dtype)
+
+
+@functools.lru_cache(4096)
+def _kernel(rows: int, planes: int, offset: bool, grouping: Grouping, threads: int) -> Callable[..., Tensor] | None:
+    """What multiplies so many rows fastest without a dense weight; None where the rebuilt weight is faster."""
+    from alphatune.packed.kernels import crossover, native
+
+    limits = crossover.limits(planes, grouping.rows * grouping.columns >= crossover.LARGE, threads)
+    if rows <= limits.triples and grouping.size >= crossover.SMALLEST_GROUP:
+        return native.by_triples(rows, planes, offset, grouping)
+    return native.by_tiles(rows, planes, offset, grouping) if rows <= limits.tiles else None
 
 
 @functools.cache
@@ -71,7 +80,7 @@ def _addressable(*tensors: Tensor) -> bool:
     """Whether these are numbers in this machine's memory, not stand-ins of a compiler or a tracer."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
-    return all(type(t) in (Tensor, nn.Parameter) and t.device.type == "cpu" for t in tensors)
+    return all(tensor.is_cpu and type(tensor) in _PLAIN for tensor in tensors)
 
 
 def _rebuild(qweight: Tensor, alpha: Tensor, offset: Tensor | None, grouping: Grouping) -> Tensor:

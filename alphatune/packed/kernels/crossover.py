@@ -62,16 +62,21 @@ def measure(planes: int, large: bool) -> Limits:
 
         return run
 
-    by_triples = over(lambda x, bits: native.by_triples(x, bits, alpha, None, grouping))
-    by_tiles = over(lambda x, bits: native.by_tiles(x, bits, alpha, None, grouping))
+    def by(kernel: Callable[..., native.Product], rows: int) -> Callable[[Tensor], None]:
+        product = kernel(rows, planes, False, grouping)
+        return over(lambda x, bits: product(x, bits, alpha, None))
+
     rebuilt = over(lambda x, bits: x @ native.rebuild(bits, alpha, None, grouping, reuse=True))
 
-    def wins(rows: int, one: Callable[[Tensor], None], other: Callable[[Tensor], None]) -> bool:
+    def triples_win(rows: int) -> bool:
         x = torch.randn(rows, side, generator=random)
-        return _quickest(x, one, other)
+        return _quicker(x, by(native.by_triples, rows), by(native.by_tiles, rows))
 
-    few = _last([r for r in FEW if native.permutes()], lambda rows: wins(rows, by_triples, by_tiles))
-    return Limits(few, _last(MANY, lambda rows: wins(rows, by_tiles, rebuilt)))
+    def tiles_win(rows: int) -> bool:
+        return _quicker(torch.randn(rows, side, generator=random), by(native.by_tiles, rows), rebuilt)
+
+    few = _last([r for r in FEW if native.permutes()], triples_win)
+    return Limits(few, _last(MANY, tiles_win))
 
 
 def _last(candidates: tuple[int, ...] | list[int], wins: Callable[[int], bool]) -> int:
@@ -84,7 +89,7 @@ def _last(candidates: tuple[int, ...] | list[int], wins: Callable[[int], bool]) 
     return last
 
 
-def _quickest(x: Tensor, one: Callable[[Tensor], None], other: Callable[[Tensor], None]) -> bool:
+def _quicker(x: Tensor, one: Callable[[Tensor], None], other: Callable[[Tensor], None]) -> bool:
     """Whether `one` is faster than `other`, in wall time: threads count for what they save."""
     times: dict[Callable[[Tensor], None], list[float]] = {one: [], other: []}
     for turn in range(6):

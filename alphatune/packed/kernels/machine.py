@@ -51,7 +51,7 @@ def identity() -> str:
     return digest.hexdigest()
 
 
-_LOADED: list[Any] = []  # engines own the code; they live as long as the process
+_LOADED: dict[str, tuple[Any, Callable[..., None]]] = {}  # an engine owns its code: both live as long as the process
 
 
 def compiled(kernel: str, build: Callable[[], ir.Module], arguments: int) -> Callable[..., None]:
@@ -61,6 +61,8 @@ def compiled(kernel: str, build: Callable[[], ir.Module], arguments: int) -> Cal
         kernel: its name and variant; letters, digits and dashes.
         arguments: how many; all are 64-bit integers or addresses.
     """
+    if kernel in _LOADED:
+        return _LOADED[kernel][1]
     target, _ = _target()
     path = folder() / f"{kernel}-{identity()[:24]}.o"
     code = _read(path)
@@ -72,9 +74,10 @@ def compiled(kernel: str, build: Callable[[], ir.Module], arguments: int) -> Cal
     engine = binding.create_mcjit_compiler(holder, target)
     engine.add_object_file(binding.ObjectFileRef.from_data(code))
     engine.finalize_object()
-    _LOADED.append(engine)
     kind = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * arguments)
-    return kind(engine.get_function_address(kernel.partition("-")[0]))
+    made = kind(engine.get_function_address(kernel.partition("-")[0]))
+    _LOADED[kernel] = engine, made
+    return made
 
 
 def _optimised(text: str, target: binding.TargetMachine) -> binding.ModuleRef:

@@ -13,6 +13,8 @@ from alphatune.packed.kernels import decode, machine, tiles, triples
 from alphatune.quant.grouping import Grouping
 
 Call = Callable[..., None]
+Product = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+"""x [..., in], qweight, alpha, offset -> [..., out]."""
 
 
 class _Rooms(threading.local):
@@ -25,7 +27,7 @@ class _Rooms(threading.local):
         """At least so many float32, overwritten by the next call with the same `use`."""
         held = self.held.get(use)
         if held is None or held.numel() < floats:
-            held = self.held[use] = torch.empty(floats)
+            held = self.held[use] = torch.empty(floats, dtype=torch.float32, device="cpu")
         return held
 
 
@@ -38,17 +40,6 @@ def _rebuild(planes: int, offset: bool) -> Call:
 
 
 @functools.cache
-def _tiles(planes: int, offset: bool) -> Call:
-    return machine.compiled(f"tiles-{planes}-{int(offset)}", lambda: tiles.module(planes, offset), 10)
-
-
-@functools.cache
-def _triples(rows: int, planes: int, offset: bool) -> Call:
-    name = f"triples-{rows}-{planes}-{int(offset)}"
-    return machine.compiled(name, lambda: triples.module(rows, planes, offset), 9)
-
-
-@functools.cache
 def permutes() -> bool:
     """Whether this CPU has the instructions that looking up triples needs."""
     return machine.has("avx2", "fma")
@@ -56,56 +47,58 @@ def permutes() -> bool:
 
 def rebuild(qweight: Tensor, alpha: Tensor, offset: Tensor | None, grouping: Grouping, reuse: bool) -> Tensor:
     """W^T [in, out]. With `reuse` it lies where the last one of this thread lay, which is gone then."""
-    qweight, alpha, offset, size = _plain(qweight, alpha, offset, grouping)
+    if grouping.span > 1:
+        alpha, offset = _each_output(alpha, offset, grouping)
+    qweight, alpha = qweight.contiguous(), alpha.contiguous()
+    offset = None if offset is None else offset.contiguous()
     shape = grouping.columns, grouping.rows
     count = shape[0] * shape[1]
-    weight = _ROOMS.room("weight", count)[:count].view(shape) if reuse else torch.empty(shape)
+    if reuse:
+        weight = _ROOMS.room("weight", count)[:count].view(shape)
+    else:
+        weight = torch.empty(shape, dtype=torch.float32, device="cpu")
     _rebuild(qweight.shape[1], offset is not None)(
-        qweight.data_ptr(), alpha.data_ptr(), _address(offset), weight.data_ptr(), *shape, size
-    )
+        qweight.data_ptr(), alpha.data_ptr(), 0 if offset is None else offset.data_ptr(), weight.data_ptr(),
+        *shape, min(grouping.size, grouping.columns),
+    )  # fmt: skip
     return weight
 
 
-def by_tiles(x: Tensor, qweight: Tensor, alpha: Tensor, offset: Tensor | None, grouping: Grouping) -> Tensor:
-    """[..., in] -> [..., out] by decoding a tile of weights after another; any number of rows, any CPU."""
-    qweight, alpha, offset, size = _plain(qweight, alpha, offset, grouping)
-    x, y, inputs = _ends(x, grouping)
-    _tiles(qweight.shape[1], offset is not None)(
-        qweight.data_ptr(), x.data_ptr(), alpha.data_ptr(), _address(offset), y.data_ptr(),
-        _ROOMS.room("tile", tiles.SCRATCH).data_ptr(), x.numel() // inputs, inputs, grouping.rows, size,
-    )  # fmt: skip
-    return y
+def by_tiles(rows: int, planes: int, offset: bool, grouping: Grouping) -> Product:
+    """The product of so many rows, by decoding a tile of weights after another; any number of rows, any CPU."""
+    kernel = machine.compiled(f"tiles-{planes}-{int(offset)}", lambda: tiles.module(planes, offset), 10)
+    return _product(kernel, tiles.SCRATCH, (rows, grouping.columns), grouping)
 
 
-def by_triples(x: Tensor, qweight: Tensor, alpha: Tensor, offset: Tensor | None, grouping: Grouping) -> Tensor:
-    """[..., in] -> [..., out] by tables of the sums of three inputs; one kernel per number of rows."""
-    qweight, alpha, offset, size = _plain(qweight, alpha, offset, grouping)
-    x, y, inputs = _ends(x, grouping)
-    rows, planes = x.numel() // inputs, qweight.shape[1]
-    working = _ROOMS.room("sums", triples.scratch(rows, planes, grouping.rows))
-    _triples(rows, planes, offset is not None)(
-        qweight.data_ptr(), x.data_ptr(), alpha.data_ptr(), _address(offset), y.data_ptr(), working.data_ptr(),
-        inputs, grouping.rows, size,
-    )  # fmt: skip
-    return y
+def by_triples(rows: int, planes: int, offset: bool, grouping: Grouping) -> Product:
+    """The product of so many rows, by tables of the sums of three inputs; needs `permutes()`."""
+    name = f"triples-{rows}-{planes}-{int(offset)}"
+    kernel = machine.compiled(name, lambda: triples.module(rows, planes, offset), 9)
+    return _product(kernel, triples.scratch(rows, planes, grouping.rows), (grouping.columns,), grouping)
 
 
-def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
+def _product(kernel: Call, scratch: int, sizes: tuple[int, ...], grouping: Grouping) -> Product:
+    sizes = (*sizes, grouping.rows, min(grouping.size, grouping.columns))
+    spanning, outputs, empty, room = grouping.span > 1, grouping.rows, torch.empty, _ROOMS.room
+
+    def product(x: Tensor, qweight: Tensor, alpha: Tensor, offset: Tensor | None) -> Tensor:
+        if spanning:
+            alpha, offset = _each_output(alpha, offset, grouping)
+        x, qweight, alpha = x.contiguous(), qweight.contiguous(), alpha.contiguous()
+        offset = None if offset is None else offset.contiguous()
+        y = empty((*x.shape[:-1], outputs), dtype=torch.float32, device="cpu")
+        kernel(
+            qweight.data_ptr(), x.data_ptr(), alpha.data_ptr(), 0 if offset is None else offset.data_ptr(),
+            y.data_ptr(), room("working", scratch).data_ptr(), *sizes,
+        )  # fmt: skip
+        return y
+
+    return product
 
 
-def _ends(x: Tensor, grouping: Grouping) -> tuple[Tensor, Tensor, int]:
-    """The inputs in one piece, room for the outputs, and how many inputs a row has."""
-    return x.contiguous(), x.new_empty((*x.shape[:-1], grouping.rows)), grouping.columns
-
-
-def _plain(
-    qweight: Tensor, alpha: Tensor, offset: Tensor | None, grouping: Grouping
-) -> tuple[Tensor, Tensor, Tensor | None, int]:
-    """Bits and scales in one piece each, with a scale for every output, and how many inputs a group has."""
-    if grouping.span > 1:  # groups of whole rows: every output gets its own copy
-        alpha = alpha.repeat_interleave(grouping.span, dim=2)[:, :, : grouping.rows]
-        if offset is not None:
-            offset = offset.repeat_interleave(grouping.span, dim=1)[:, : grouping.rows]
-    size = min(grouping.size, grouping.columns)
-    return qweight.contiguous(), alpha.contiguous(), None if offset is None else offset.contiguous(), size
+def _each_output(alpha: Tensor, offset: Tensor | None, grouping: Grouping) -> tuple[Tensor, Tensor | None]:
+    """Where groups span rows: a scale of its own for every output."""
+    alpha = alpha.repeat_interleave(grouping.span, dim=2)[:, :, : grouping.rows]
+    if offset is not None:
+        offset = offset.repeat_interleave(grouping.span, dim=1)[:, : grouping.rows]
+    return alpha, offset
