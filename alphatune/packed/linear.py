@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -118,8 +118,9 @@ class PackedLinear(nn.Module):
                 alpha = _DivideGradient.apply(alpha, self.grouping.members(alpha.device)[:, None])
             return _PackedProduct.apply(x, qweight, alpha, offset, self.grouping, trained)
         if fast() or not x.is_cpu:
-            alpha, offset = (own_alpha, own_offset) if scale is None else self.effective(scale, which)
-            return multiply(x, qweight, alpha, offset, self.grouping)
+            if scale is not None:
+                own_alpha, own_offset = self.effective(scale, which)
+            return multiply(x, cast(Tensor, qweight), cast(Tensor, own_alpha), own_offset, self.grouping)
         weight = self._kept.find(qweight, own_alpha, own_offset, scale)
         if weight is None:
             tell_of_dense_weights()

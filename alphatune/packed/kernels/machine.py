@@ -9,21 +9,22 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from llvmlite import binding, ir
 
 _HERE = Path(__file__).parent
 
 
-@functools.cache
-def _target() -> tuple[binding.TargetMachine, str]:
-    """The compiler for this CPU, and a text that names the CPU."""
+def _target() -> binding.TargetMachine:
+    """A compiler for this CPU; an engine that is given one owns it."""
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
-    cpu, features = name(), binding.get_host_cpu_features().flatten()
     target = binding.Target.from_default_triple()
-    return target.create_target_machine(cpu=cpu, features=features, opt=3, jit=True), f"{cpu} {features}"
+    return target.create_target_machine(cpu=name(), features=_features(), opt=3, jit=True)
+
+
+def _features() -> str:
+    return binding.get_host_cpu_features().flatten()
 
 
 def name() -> str:
@@ -45,13 +46,13 @@ def folder() -> Path:
 @functools.cache
 def identity() -> str:
     """A hash of this CPU, the compiler and the code of the kernels."""
-    digest = hashlib.sha256(f"{_target()[1]} {binding.llvm_version_info}".encode())
+    digest = hashlib.sha256(f"{name()} {_features()} {binding.llvm_version_info}".encode())
     for path in sorted(_HERE.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-_LOADED: dict[str, tuple[Any, Callable[..., None]]] = {}  # an engine owns its code: both live as long as the process
+_LOADED: dict[str, Callable[..., None]] = {}
 
 
 def compiled(kernel: str, build: Callable[[], ir.Module], arguments: int) -> Callable[..., None]:
@@ -62,21 +63,20 @@ def compiled(kernel: str, build: Callable[[], ir.Module], arguments: int) -> Cal
         arguments: how many; all are 64-bit integers or addresses.
     """
     if kernel in _LOADED:
-        return _LOADED[kernel][1]
-    target, _ = _target()
+        return _LOADED[kernel]
     path = folder() / f"{kernel}-{identity()[:24]}.o"
     code = _read(path)
     if code is None:
-        module = build()
-        code = target.emit_object(_optimised(str(module), target))
+        target = _target()
+        code = target.emit_object(_optimised(str(build()), target))
         keep(path, hashlib.sha256(code).digest() + code)
-    holder = binding.parse_assembly("")
-    engine = binding.create_mcjit_compiler(holder, target)
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _target())
     engine.add_object_file(binding.ObjectFileRef.from_data(code))
     engine.finalize_object()
     kind = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * arguments)
     made = kind(engine.get_function_address(kernel.partition("-")[0]))
-    _LOADED[kernel] = engine, made
+    made.engine = engine  # type: ignore[attr-defined]  # which owns the code
+    _LOADED[kernel] = made
     return made
 
 
