@@ -166,11 +166,11 @@ def test_limits_are_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.M
 
 
 @native_only
-def test_the_limit_is_the_last_before_the_first_loss() -> None:
-    from alphatune.packed.kernels.crossover import _last
+def test_the_limit_is_where_the_gains_add_up_to_the_most() -> None:
+    from alphatune.packed.kernels.crossover import _best_limit
 
-    assert _last((1, 2, 4, 8), lambda rows: rows in (1, 2, 8)) == 2
-    assert _last((1, 2), lambda _: False) == 0 and _last([], lambda _: True) == 0
+    assert _best_limit({1: 0.5, 2: -0.1, 4: 0.3, 8: -0.4, 16: 0.2}) == 4
+    assert _best_limit({1: -0.1, 2: -0.2}) == 0 and _best_limit({}) == 0
 
 
 @native_only

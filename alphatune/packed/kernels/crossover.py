@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -68,33 +69,33 @@ def measure(planes: int, large: bool) -> Limits:
 
     rebuilt = over(lambda x, bits: x @ native.rebuild(bits, alpha, None, grouping, reuse=True))
 
-    def triples_win(rows: int) -> bool:
+    def triples_gain(rows: int) -> float:
         x = torch.randn(rows, side, generator=random)
-        return _quicker(x, by(native.by_triples, rows), by(native.by_tiles, rows))
+        return _gain(x, by(native.by_triples, rows), by(native.by_tiles, rows))
 
-    def tiles_win(rows: int) -> bool:
-        return _quicker(torch.randn(rows, side, generator=random), by(native.by_tiles, rows), rebuilt)
+    def tiles_gain(rows: int) -> float:
+        return _gain(torch.randn(rows, side, generator=random), by(native.by_tiles, rows), rebuilt)
 
-    few = _last([r for r in FEW if native.permutes()], triples_win)
-    return Limits(few, _last(MANY, tiles_win))
-
-
-def _last(candidates: tuple[int, ...] | list[int], wins: Callable[[int], bool]) -> int:
-    """The last candidate before the first that does not win; 0 if that is the first."""
-    last = 0
-    for rows in candidates:
-        if not wins(rows):
-            break
-        last = rows
-    return last
+    few = {rows: triples_gain(rows) for rows in FEW if native.permutes()}
+    return Limits(_best_limit(few), _best_limit({rows: tiles_gain(rows) for rows in MANY}))
 
 
-def _quicker(x: Tensor, one: Callable[[Tensor], None], other: Callable[[Tensor], None]) -> bool:
-    """Whether `one` is faster than `other`, in wall time: threads count for what they save."""
+def _best_limit(gains: dict[int, float]) -> int:
+    """The number of rows up to which the gains add up to the most: one disturbed measurement does not decide."""
+    best, limit, total = 0.0, 0, 0.0
+    for rows, gain in gains.items():
+        total += gain
+        if total > best:
+            best, limit = total, rows
+    return limit
+
+
+def _gain(x: Tensor, one: Callable[[Tensor], None], other: Callable[[Tensor], None]) -> float:
+    """The logarithm of how many times faster `one` is than `other`, in wall time: threads count for what they save."""
     times: dict[Callable[[Tensor], None], list[float]] = {one: [], other: []}
     for turn in range(6):
         for call in (one, other) if turn % 2 else (other, one):
             started = time.perf_counter()
             call(x)
             times[call].append(time.perf_counter() - started)
-    return min(times[one][1:]) < min(times[other][1:])
+    return math.log(min(times[other][1:]) / min(times[one][1:]))
