@@ -20,7 +20,7 @@ from alphatune.packed.kernels import machine, native
 from alphatune.quant.grouping import Grouping
 
 LARGE = 1 << 21  # weights from which on a layer counts as large
-FEW, MANY = (1, 2, 3, 4), (8, 16, 32, 64, 128, 256)
+FEW, MANY = (1, 2, 3, 4), (8, 16, 32, 64, 128, 256, 512)
 SMALLEST_GROUP = 24  # below it, words shared between groups cost triples more than they save
 
 
@@ -52,7 +52,7 @@ def measure(planes: int, large: bool) -> Limits:
     random = torch.Generator().manual_seed(0)
     copies = [
         torch.randint(-(2**31), 2**31, (side // 32, planes, side), dtype=torch.int32, generator=random)
-        for _ in range(2 if large else 8)
+        for _ in range(2 if large else 4)
     ]
     alpha, grouping = torch.rand(1, planes, side, generator=random), Grouping.of(side, side, None)
 

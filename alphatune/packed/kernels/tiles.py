@@ -1,4 +1,4 @@
-"""x W^T for a middling number of rows: 128 inputs of 16 outputs are decoded into the first cache, then multiplied.
+"""x W^T for a middling number of rows: 256 inputs of 16 outputs are decoded into the first cache, then multiplied.
 
 What a dense product does to read and rearrange its weights, this one does to decode them. It asks for nothing of the
 CPU that LLVM cannot give on any, so it is the portable path too, and takes any group size.
@@ -11,7 +11,7 @@ from llvmlite import ir
 from alphatune.packed.kernels.decode import LANES, Addresses, decode_word
 from alphatune.packed.kernels.emit import FLOAT, LONG, POINTER, Emitter, const, function
 
-WORDS = 4  # of 32 inputs each, decoded at once
+WORDS = 8  # of 32 inputs each, decoded at once
 SCRATCH = WORDS * 32 * LANES  # floats of working memory
 ROWS = 5  # at a time: their sums fill the registers; with six LLVM 22 runs out of them
 
