@@ -34,7 +34,9 @@ class Drawn:
         k, o = np.arange(n_in)[:, None], np.arange(out)[None, :]
         group, row = (k // g.size if g.span == 1 else 0 * k), o // g.span
         self.dense = np.zeros((n_in, out)) if shift is None else shift.astype(np.float64)[group, row] + 0 * k * o
+        self.size = np.abs(self.dense)  # what is added up behind a weight
         for plane in range(planes):
+            self.size = self.size + np.abs(alpha.astype(np.float64)[group, plane, row])
             bit = words[k // 32, plane, o] >> (k % 32).astype(np.uint32) & 1
             self.dense = self.dense + alpha.astype(np.float64)[group, plane, row] * (2.0 * bit - 1)
         self.parts = (
@@ -48,8 +50,8 @@ class Drawn:
         return torch.from_numpy(self.random.standard_normal((*shape, self.grouping.columns)).astype(np.float32))
 
     def error(self, x: torch.Tensor, y: torch.Tensor) -> float:
-        """The largest error, relative to the sum of the absolute products behind an output."""
-        exact, size = x.double().numpy() @ self.dense, np.abs(x.double().numpy()) @ np.abs(self.dense)
+        """The largest error, relative to the sum of all that is added up for an output, taken as positive."""
+        exact, size = x.double().numpy() @ self.dense, np.abs(x.double().numpy()) @ self.size
         return float((np.abs(y.double().numpy() - exact) / np.maximum(size, 1e-30)).max())
 
 
