@@ -106,9 +106,11 @@ def test_a_name_of_a_class_means_one_thing() -> None:
     assert {name: modules for name, modules in where.items() if len(modules) > 1} == {}
 
 
-# Commands, and what they ask before torch is there: which run, which backbone, which cells.
+# Commands, and what they ask before torch is there: which run, which backbone, which cells; and kernels, which need a
+# package that may not be there.
 LATE = {
     "learn.models",
+    "packed.product",
     "pages.publish",
     "run.execute",
     "search.search",

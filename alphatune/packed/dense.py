@@ -1,4 +1,4 @@
-"""Dense weights in the place of packed ones: kept while a model decodes, written down while it is traced."""
+"""Dense weights in the place of packed ones: kept where bits would be slower, written down in a trace."""
 
 from __future__ import annotations
 
@@ -23,14 +23,24 @@ class DenseWeight:
         self._weight_t: Tensor | None = None
 
     def of(self, made_of: tuple[Tensor | str | None, ...], rebuild: Callable[[], Tensor]) -> Tensor:
-        """The weight made of these tensors (and of what else names it); `rebuild` is called if it is not at hand."""
-        versions = [t._version for t in made_of if isinstance(t, Tensor) and not t.is_inference()]
+        """The weight made of these tensors (and of what else names it); `rebuild` is called if it is not at hand.
+
+        It is not kept where torch does not count how often a tensor is written to.
+        """
+        tensors = [t for t in made_of if isinstance(t, Tensor)]
+        if any(t.is_inference() for t in tensors):
+            return rebuild()
+        versions = [t._version for t in tensors]
         known = self._made_of is not None and all(a is b for a, b in zip(self._made_of, made_of, strict=True))
         if self._weight_t is None or not known or versions != self._versions:
             with torch.inference_mode(False), torch.no_grad():  # so that it serves outside inference mode too
                 self._weight_t = rebuild()
             self._made_of, self._versions = made_of, versions
         return self._weight_t
+
+    def drop(self) -> None:
+        """Forget the weight."""
+        self._made_of, self._weight_t = None, None
 
 
 def plain_weight_t(qweight: Tensor, alpha: Tensor, offset: Tensor | None, grouping: Grouping) -> Tensor:

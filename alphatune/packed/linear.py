@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from alphatune.packed.dense import DenseWeight, plain_weight_t
+from alphatune.packed.product import fast, multiply, rebuild, tell_of_dense_weights
 from alphatune.quant.grouping import Grouping
-from alphatune.quant.packing import WORD, blocks, sign_bits, times_codes
+from alphatune.quant.packing import WORD, sign_bits, times_codes
 
 
 class PackedLinear(nn.Module):
@@ -48,6 +49,7 @@ class PackedLinear(nn.Module):
         self.register_buffer("offset", offset)
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone(), False))
         self._dense: DenseWeight | None = None  # only inside `dense_weights`
+        self._kept = DenseWeight()  # empty, but on a CPU without a kernel for bits
 
     @classmethod
     def empty(cls, grouping: Grouping, bits: int, offset: bool, bias: Tensor | None) -> PackedLinear:
@@ -80,7 +82,7 @@ class PackedLinear(nn.Module):
     def weight_t(self, scale: Tensor | None = None, which: str | None = None) -> Tensor:
         """The dense W^T [in, out], float32, without gradient; with an adapter's `scale` if one is given."""
         alpha, offset = self.effective(scale, which)
-        return _rebuild(self.qweight, alpha.detach(), None if offset is None else offset.detach(), self.grouping)
+        return rebuild(self.qweight, alpha.detach(), None if offset is None else offset.detach(), self.grouping)
 
     @property
     def weight(self) -> Tensor:
@@ -102,22 +104,41 @@ class PackedLinear(nn.Module):
 
     def product(self, x: Tensor, scale: Tensor | None, which: str | None) -> Tensor:
         """[..., in] -> [..., out] with `scale` in the place of what `which` names, differentiable in both."""
-        if torch.is_autocast_enabled(x.device.type):  # as nn.Linear does; forward and backward then agree on the dtype
-            x = x.to(torch.get_autocast_dtype(x.device.type))
+        device = "cpu" if x.is_cpu else x.device.type
+        if torch.is_autocast_enabled(device):  # as nn.Linear does; forward and backward then agree on the dtype
+            x = x.to(torch.get_autocast_dtype(device))
         training = torch.is_grad_enabled() and scale is not None and scale.requires_grad
         if torch.jit.is_tracing():  # plain operations: a trace cannot hold a Python function
             y = x @ plain_weight_t(self.qweight, *self.effective(scale, which), self.grouping).to(x.dtype)
         elif self._dense is not None and not training:
-            made_of = (self.qweight, self.alpha, self.offset, scale, which)
-            y = x @ self._dense.of(made_of, lambda: self.weight_t(scale, which)).to(x.dtype)
+            y = x @ self._dense_of(self._dense, scale, which).to(x.dtype)
         elif which == "gain" and scale is not None and self.grouping.count == self.out_features:
             # one gain per output: scale the frozen product, so neither x nor a weight gradient is needed
-            frozen = _PackedProduct.apply(x, self.qweight, self.alpha, self.offset, self.grouping, 0)
-            y = frozen * (scale / self._gain())[0].to(x.dtype)
+            y = self._times_weight(x, None, None, 0) * (scale / self._gain())[0].to(x.dtype)
         else:
-            alpha, offset, trained = self._scales(scale, which)
-            y = _PackedProduct.apply(x, self.qweight, alpha, offset, self.grouping, trained)
-        return y if self.bias is None else y + self.bias.to(x.dtype)
+            y = self._times_weight(x, scale, which, 1 if which == "first" else self.bits)
+        bias = self._parameters["bias"]
+        return y if bias is None else y + bias.to(x.dtype)
+
+    def _times_weight(self, x: Tensor, scale: Tensor | None, which: str | None, trained: int) -> Tensor:
+        """x W^T with gradients, or by the fastest path where nothing asks for them."""
+        held = self._buffers  # as attributes of a module they would take a microsecond each
+        qweight, own_alpha, own_offset = held["qweight"], held["alpha"], held["offset"]
+        sources = (x, scale, own_alpha, own_offset)
+        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in sources):
+            self._kept.drop()  # training rebuilds: what it saves must be bits
+            alpha, offset, _ = self._scales(scale, which)
+            return _PackedProduct.apply(x, qweight, alpha, offset, self.grouping, trained)
+        if fast() or not x.is_cpu:
+            if scale is not None:
+                own_alpha, own_offset = self.effective(scale, which)
+            return multiply(x, cast(Tensor, qweight), cast(Tensor, own_alpha), own_offset, self.grouping)
+        tell_of_dense_weights()
+        return x @ self._dense_of(self._kept, scale, which).to(x.dtype)
+
+    def _dense_of(self, kept: DenseWeight, scale: Tensor | None, which: str | None) -> Tensor:
+        made_of = (self.qweight, self.alpha, self.offset, scale, which)
+        return kept.of(made_of, lambda: self.weight_t(scale, which))
 
     def _scales(self, scale: Tensor | None, which: str | None) -> tuple[Tensor, Tensor | None, int]:
         """alpha and offset to compute with, whose gradients are those of Eq. 4, and how many planes train."""
@@ -171,21 +192,6 @@ def packed_layers(model: nn.Module) -> dict[str, PackedLinear]:
     return {name: m for name, m in model.named_modules() if isinstance(m, PackedLinear)}
 
 
-def _rebuild(qweight: Tensor, alpha: Tensor, offset: Tensor | None, grouping: Grouping) -> Tensor:
-    """W^T [in, out] from bits and scales, block by block."""
-    weight = torch.zeros(grouping.columns, grouping.rows, dtype=torch.float32, device=qweight.device)
-    room: Tensor | None = None
-    for words, inputs in blocks(grouping.columns, grouping.rows, qweight.device):
-        part = weight[inputs]
-        if room is None:  # the first block is the largest
-            room = torch.empty((words.stop * WORD, grouping.rows), dtype=torch.int32, device=qweight.device)
-        for i in range(qweight.shape[1]):
-            part += times_codes(grouping.spread(alpha[:, i], inputs), sign_bits(qweight[words, i], len(part), room))
-        if offset is not None:
-            part += grouping.spread(offset, inputs)
-    return weight
-
-
 class _PackedProduct(torch.autograd.Function):
     """x W^T. Saves the bits, not the dense weight, and rebuilds it for the backward pass (Eq. 3).
 
@@ -199,7 +205,7 @@ class _PackedProduct(torch.autograd.Function):
         scales_train = alpha.requires_grad or (offset is not None and offset.requires_grad)
         ctx.save_for_backward(x if scales_train else None, qweight, alpha, offset)
         ctx.grouping, ctx.trained = grouping, trained
-        return x @ _rebuild(qweight, alpha, offset, grouping).to(x.dtype)
+        return x @ rebuild(qweight, alpha, offset, grouping, reuse=True).to(x.dtype)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
@@ -208,7 +214,8 @@ class _PackedProduct(torch.autograd.Function):
         grad, grouping = grads[0], ctx.grouping
         dx = dalpha = doffset = None
         if ctx.needs_input_grad[0]:
-            dx = grad @ _rebuild(qweight, alpha, offset, grouping).to(grad.dtype).T
+            alone = torch.is_grad_enabled()  # a graph of this product would hold the weight
+            dx = grad @ rebuild(qweight, alpha, offset, grouping, reuse=not alone).to(grad.dtype).T
         if ctx.needs_input_grad[2] or ctx.needs_input_grad[3]:
             dweight_t = (x.reshape(-1, grouping.columns).T @ grad.reshape(-1, grouping.rows)).float()  # [in, out]
             dalpha, doffset = _scale_gradients(
@@ -226,7 +233,7 @@ class _PackedWeight(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(qweight, alpha)
         ctx.grouping, ctx.trained = grouping, trained
-        return _rebuild(qweight, alpha, offset, grouping)
+        return rebuild(qweight, alpha, offset, grouping)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]

@@ -1,0 +1,104 @@
+"""The compiled kernels, called with tensors; float32 on a CPU, contiguous, no gradients."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from alphatune.packed.kernels import decode, machine, tiles, triples
+from alphatune.quant.grouping import Grouping
+
+Call = Callable[..., None]
+Product = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+"""x [..., in], qweight, alpha, offset -> [..., out]."""
+
+
+class _Rooms(threading.local):
+    """Working memory of one thread, reused from call to call: fresh pages cost more than most products."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, Tensor] = {}
+
+    def room(self, use: str, floats: int) -> Tensor:
+        """At least so many float32, overwritten by the next call with the same `use`."""
+        held = self.held.get(use)
+        if held is None or held.numel() < floats:
+            held = self.held[use] = torch.empty(floats, dtype=torch.float32, device="cpu")
+        return held
+
+
+_ROOMS = _Rooms()
+
+
+@functools.cache
+def _rebuild(planes: int, offset: bool) -> Call:
+    return machine.compiled(f"rebuild-{planes}-{int(offset)}", lambda: decode.module(planes, offset), 7)
+
+
+@functools.cache
+def permutes() -> bool:
+    """Whether this CPU has the instructions that looking up triples needs."""
+    return machine.has("avx2", "fma")
+
+
+def rebuild(qweight: Tensor, alpha: Tensor, offset: Tensor | None, grouping: Grouping, reuse: bool) -> Tensor:
+    """W^T [in, out]. With `reuse` it lies where the last one of this thread lay, which is gone then."""
+    if grouping.span > 1:
+        alpha, offset = _each_output(alpha, offset, grouping)
+    qweight, alpha = qweight.contiguous(), alpha.contiguous()
+    offset = None if offset is None else offset.contiguous()
+    shape = grouping.columns, grouping.rows
+    count = shape[0] * shape[1]
+    if reuse:
+        weight = _ROOMS.room("weight", count)[:count].view(shape)
+    else:
+        weight = torch.empty(shape, dtype=torch.float32, device="cpu")
+    _rebuild(qweight.shape[1], offset is not None)(
+        qweight.data_ptr(), alpha.data_ptr(), 0 if offset is None else offset.data_ptr(), weight.data_ptr(),
+        *shape, min(grouping.size, grouping.columns),
+    )  # fmt: skip
+    return weight
+
+
+def by_tiles(rows: int, planes: int, offset: bool, grouping: Grouping) -> Product:
+    """The product of so many rows, by decoding a tile of weights after another; any number of rows, any CPU."""
+    kernel = machine.compiled(f"tiles-{planes}-{int(offset)}", lambda: tiles.module(planes, offset), 10)
+    return _product(kernel, tiles.SCRATCH, (rows, grouping.columns), grouping)
+
+
+def by_triples(rows: int, planes: int, offset: bool, grouping: Grouping) -> Product:
+    """The product of so many rows, by tables of the sums of three inputs; needs `permutes()`."""
+    name = f"triples-{rows}-{planes}-{int(offset)}"
+    kernel = machine.compiled(name, lambda: triples.module(rows, planes, offset), 9)
+    return _product(kernel, triples.scratch(rows, planes, grouping.rows), (grouping.columns,), grouping)
+
+
+def _product(kernel: Call, scratch: int, sizes: tuple[int, ...], grouping: Grouping) -> Product:
+    sizes = (*sizes, grouping.rows, min(grouping.size, grouping.columns))
+    spanning, outputs, empty, room = grouping.span > 1, grouping.rows, torch.empty, _ROOMS.room
+
+    def product(x: Tensor, qweight: Tensor, alpha: Tensor, offset: Tensor | None) -> Tensor:
+        if spanning:
+            alpha, offset = _each_output(alpha, offset, grouping)
+        x, qweight, alpha = x.contiguous(), qweight.contiguous(), alpha.contiguous()
+        offset = None if offset is None else offset.contiguous()
+        y = empty((*x.shape[:-1], outputs), dtype=torch.float32, device="cpu")
+        kernel(
+            qweight.data_ptr(), x.data_ptr(), alpha.data_ptr(), 0 if offset is None else offset.data_ptr(),
+            y.data_ptr(), room("working", scratch).data_ptr(), *sizes,
+        )  # fmt: skip
+        return y
+
+    return product
+
+
+def _each_output(alpha: Tensor, offset: Tensor | None, grouping: Grouping) -> tuple[Tensor, Tensor | None]:
+    """Where groups span rows: a scale of its own for every output."""
+    alpha = alpha.repeat_interleave(grouping.span, dim=2)[:, :, : grouping.rows]
+    if offset is not None:
+        offset = offset.repeat_interleave(grouping.span, dim=1)[:, : grouping.rows]
+    return alpha, offset

@@ -1,0 +1,98 @@
+"""x W^T and W^T from bits and scales, by the fastest path that this machine has; no gradients.
+
+With the package `llvmlite` the bits are multiplied by machine code made for the CPU (`alphatune.packed.kernels`);
+without it, and on other devices, torch rebuilds the weight.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from alphatune.quant.grouping import Grouping
+from alphatune.quant.packing import WORD, blocks, sign_bits, times_codes
+
+_PLAIN = (Tensor, nn.Parameter)
+
+
+@functools.cache
+def fast() -> bool:
+    """Whether machine code can be made here; ALPHATUNE_KERNELS=0 in the environment forbids it."""
+    return os.environ.get("ALPHATUNE_KERNELS") != "0" and importlib.util.find_spec("llvmlite") is not None
+
+
+def rebuild(qweight: Tensor, alpha: Tensor, offset: Tensor | None, grouping: Grouping, reuse: bool = False) -> Tensor:
+    """The dense W^T [in, out], float32; the same bits on every path.
+
+    Args:
+        reuse: the result may lie in memory that this thread's next call overwrites.
+    """
+    if _addressable(qweight, alpha) and fast():
+        from alphatune.packed.kernels import native
+
+        return native.rebuild(qweight, alpha, offset, grouping, reuse)
+    return _rebuild(qweight, alpha, offset, grouping)
+
+
+def multiply(x: Tensor, qweight: Tensor, alpha: Tensor, offset: Tensor | None, grouping: Grouping) -> Tensor:
+    """[..., in] -> [..., out] without gradients, in the dtype of x.
+
+    Where torch's deterministic algorithms are asked for, always the product with the rebuilt weight: which path is the
+    fastest depends on the machine, and their sums differ in the last bit.
+    """
+    free = not torch.are_deterministic_algorithms_enabled()
+    if free and x.dtype == torch.float32 and x.numel() and fast() and _addressable(x, qweight, alpha):
+        rows, planes = x.numel() // grouping.columns, qweight.shape[1]
+        kernel = _kernel(rows, planes, offset is not None, grouping, torch.get_num_threads())
+        if kernel is not None:
+            return kernel(x, qweight, alpha, offset)
+    return x @ rebuild(qweight, alpha, offset, grouping, reuse=True).to(x.dtype)
+
+
+@functools.lru_cache(4096)
+def _kernel(rows: int, planes: int, offset: bool, grouping: Grouping, threads: int) -> Callable[..., Tensor] | None:
+    """What multiplies so many rows fastest without a dense weight; None where the rebuilt weight is faster."""
+    from alphatune.packed.kernels import crossover, native
+
+    limits = crossover.limits(planes, grouping.rows * grouping.columns >= crossover.LARGE, threads)
+    if rows <= limits.triples and grouping.size >= crossover.SMALLEST_GROUP:
+        return native.by_triples(rows, planes, offset, grouping)
+    return native.by_tiles(rows, planes, offset, grouping) if rows <= limits.tiles else None
+
+
+@functools.cache
+def tell_of_dense_weights() -> None:
+    """Warn, once a process, that packed layers hold their dense weights because no kernel can multiply the bits."""
+    warnings.warn(
+        "packed layers keep their dense weights while they compute on this CPU (4 bytes per weight beside the bits): "
+        "the package that multiplies bits is missing; pip install 'alphatune[fast]'",
+        stacklevel=2,
+    )
+
+
+def _addressable(*tensors: Tensor) -> bool:
+    """Whether these are numbers in this machine's memory, not stand-ins of a compiler or a tracer."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    return all(tensor.is_cpu and type(tensor) in _PLAIN for tensor in tensors)
+
+
+def _rebuild(qweight: Tensor, alpha: Tensor, offset: Tensor | None, grouping: Grouping) -> Tensor:
+    """W^T by torch's own operations, block by block."""
+    weight = torch.zeros(grouping.columns, grouping.rows, dtype=torch.float32, device=qweight.device)
+    room: Tensor | None = None
+    for words, inputs in blocks(grouping.columns, grouping.rows, qweight.device):
+        part = weight[inputs]
+        if room is None:  # the first block is the largest
+            room = torch.empty((words.stop * WORD, grouping.rows), dtype=torch.int32, device=qweight.device)
+        for i in range(qweight.shape[1]):
+            part += times_codes(grouping.spread(alpha[:, i], inputs), sign_bits(qweight[words, i], len(part), room))
+        if offset is not None:
+            part += grouping.spread(offset, inputs)
+    return weight

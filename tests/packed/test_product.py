@@ -1,0 +1,253 @@
+"""Products and weights from bits: every path against sums written out in float64, and with the kernels hidden."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alphatune.hf.scales import AlphaTuningLayer
+from alphatune.packed import product
+from alphatune.packed.linear import PackedLinear
+from alphatune.quant.grouping import Grouping
+
+native_only = pytest.mark.skipif(importlib.util.find_spec("llvmlite") is None, reason="llvmlite is not installed")
+
+
+class Drawn:
+    """Random bits and scales of a layer, and W^T by the definition in float64."""
+
+    def __init__(self, out: int, n_in: int, size: int | None, planes: int, offset: bool, seed: int = 0) -> None:
+        random = np.random.default_rng(seed)
+        self.grouping = g = Grouping.of(out, n_in, size)
+        words = random.integers(0, 2**32, (-(-n_in // 32), planes, out), dtype=np.uint32)
+        groups, shared = g.scales_shape
+        alpha = random.standard_normal((groups, planes, shared)).astype(np.float32)
+        shift = random.standard_normal((groups, shared)).astype(np.float32) if offset else None
+        k, o = np.arange(n_in)[:, None], np.arange(out)[None, :]
+        group, row = (k // g.size if g.span == 1 else 0 * k), o // g.span
+        self.dense = np.zeros((n_in, out)) if shift is None else shift.astype(np.float64)[group, row] + 0 * k * o
+        self.size = np.abs(self.dense)  # what is added up behind a weight
+        for plane in range(planes):
+            self.size = self.size + np.abs(alpha.astype(np.float64)[group, plane, row])
+            bit = words[k // 32, plane, o] >> (k % 32).astype(np.uint32) & 1
+            self.dense = self.dense + alpha.astype(np.float64)[group, plane, row] * (2.0 * bit - 1)
+        self.parts = (
+            torch.from_numpy(words.view(np.int32)),
+            torch.from_numpy(alpha),
+            None if shift is None else torch.from_numpy(shift),
+        )
+        self.random = random
+
+    def inputs(self, *shape: int) -> torch.Tensor:
+        return torch.from_numpy(self.random.standard_normal((*shape, self.grouping.columns)).astype(np.float32))
+
+    def error(self, x: torch.Tensor, y: torch.Tensor) -> float:
+        """The largest error, relative to the sum of all that is added up for an output, taken as positive."""
+        exact, size = x.double().numpy() @ self.dense, np.abs(x.double().numpy()) @ self.size
+        return float((np.abs(y.double().numpy() - exact) / np.maximum(size, 1e-30)).max())
+
+
+def _layers() -> st.SearchStrategy[Drawn]:
+    @st.composite
+    def draw(pick: st.DrawFn) -> Drawn:
+        out, n_in = pick(st.integers(1, 70)), pick(st.integers(1, 150))
+        size = pick(st.one_of(st.none(), st.integers(1, n_in), st.integers(1, 4).map(lambda n: n * n_in)))
+        return Drawn(out, n_in, size, pick(st.integers(1, 5)), pick(st.booleans()), pick(st.integers(0, 9)))
+
+    return draw()
+
+
+@native_only
+@settings(max_examples=40, deadline=None)
+@given(_layers())
+def test_a_rebuilt_weight_has_the_bits_of_torchs_own_sum(layer: Drawn) -> None:
+    fast, slow = product.rebuild(*layer.parts, layer.grouping), product._rebuild(*layer.parts, layer.grouping)
+    assert torch.equal(fast.view(torch.int32), slow.view(torch.int32))
+    assert np.abs(fast.double().numpy() - layer.dense).max() < 1e-5
+
+
+@native_only
+@settings(max_examples=40, deadline=None)
+@given(_layers(), st.integers(1, 4), st.integers(1, 23))
+def test_kernels_multiply_as_float64_does(layer: Drawn, few: int, many: int) -> None:
+    from alphatune.packed.kernels import native
+
+    planes, offset = layer.parts[0].shape[1], layer.parts[2] is not None
+    for rows, kernel in [(many, native.by_tiles)] + [(few, native.by_triples)] * native.permutes():
+        x = layer.inputs(rows)
+        y = kernel(rows, planes, offset, layer.grouping)(x, *layer.parts)
+        assert y.shape == (rows, layer.grouping.rows)
+        assert layer.error(x, y) < 1e-6
+
+
+@native_only
+@pytest.mark.parametrize("size", [None, 64, 24])
+@pytest.mark.parametrize("shape", [(1000, 300), (96, 9000)], ids=str)
+def test_long_sums_stay_within_two_millionths_of_float64(shape: tuple[int, int], size: int | None) -> None:
+    from alphatune.packed.kernels import native
+
+    layer = Drawn(*shape, size, 3, True)
+    for rows, kernel in [(7, native.by_tiles)] + [(1, native.by_triples)] * native.permutes():
+        x = layer.inputs(rows)
+        y = kernel(rows, 3, True, layer.grouping)(x, *layer.parts)
+        exact = x.double().numpy() @ layer.dense
+        assert np.abs(y.numpy() - exact).max() < 2e-6 * np.abs(exact).max()
+
+
+@native_only
+def test_inputs_that_are_not_in_one_piece_and_have_more_dimensions() -> None:
+    layer = Drawn(40, 64, None, 3, False)
+    x = layer.inputs(3, 2).transpose(0, 1)
+    y = product.multiply(x, *layer.parts, layer.grouping)
+    assert y.shape == (2, 3, 40) and layer.error(x, y) < 1e-6
+    assert product.multiply(x[:0], *layer.parts, layer.grouping).shape == (0, 3, 40)
+    half = product.multiply(x.bfloat16(), *layer.parts, layer.grouping)
+    assert half.dtype == torch.bfloat16 and layer.error(x, half) < 1e-2
+
+
+@native_only
+def test_another_default_dtype_changes_nothing() -> None:
+    layer = Drawn(40, 64, None, 3, False)
+    x = layer.inputs(1)
+    expected = product.multiply(x, *layer.parts, layer.grouping)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(product.multiply(x, *layer.parts, layer.grouping), expected)
+        assert product.rebuild(*layer.parts, layer.grouping).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@native_only
+def test_where_results_must_be_the_same_everywhere_the_weight_is_rebuilt() -> None:
+    layer = Drawn(40, 64, None, 3, False)
+    x = layer.inputs(1)
+    torch.use_deterministic_algorithms(True)
+    try:
+        y = product.multiply(x, *layer.parts, layer.grouping)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.equal(y, x @ product._rebuild(*layer.parts, layer.grouping))
+
+
+@native_only
+def test_a_weight_that_was_handed_out_stays_when_another_is_rebuilt() -> None:
+    one, other = Drawn(40, 64, None, 3, False), Drawn(40, 64, None, 3, False, seed=1)
+    first = product.rebuild(*one.parts, one.grouping)
+    before = first.clone()
+    product.rebuild(*other.parts, other.grouping)
+    product.rebuild(*other.parts, other.grouping, reuse=True)
+    assert torch.equal(first, before)
+
+
+@native_only
+def test_limits_are_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from alphatune.packed.kernels import crossover
+
+    monkeypatch.setenv("ALPHATUNE_CACHE", str(tmp_path))
+    crossover.limits.cache_clear()
+    measured: list[int] = []
+    monkeypatch.setattr(crossover, "measure", lambda *_: measured.append(1) or crossover.Limits(2, 64))
+    assert crossover.limits(3, False, 1) == crossover.Limits(2, 64)
+    crossover.limits.cache_clear()
+    assert crossover.limits(3, False, 1) == crossover.Limits(2, 64) and len(measured) == 1
+    (kept,) = (tmp_path / "kernels").glob("rows-3-small-1-*.json")
+    assert json.loads(kept.read_text())["triples"] == 2
+    kept.write_text("{")  # a damaged file is measured again
+    crossover.limits.cache_clear()
+    assert crossover.limits(3, False, 1) == crossover.Limits(2, 64) and len(measured) == 2
+    crossover.limits.cache_clear()
+
+
+@native_only
+def test_the_limit_is_where_the_gains_add_up_to_the_most() -> None:
+    from alphatune.packed.kernels.crossover import _best_limit
+
+    assert _best_limit({1: 0.5, 2: -0.1, 4: 0.3, 8: -0.4, 16: 0.2}) == 4
+    assert _best_limit({1: -0.1, 2: -0.2}) == 0 and _best_limit({}) == 0
+
+
+@native_only
+def test_a_cache_that_cannot_be_written_or_is_damaged_costs_time_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alphatune.packed.kernels import machine, native
+
+    layer = Drawn(40, 64, 32, 3, True)
+    x = layer.inputs(2)
+
+    def error_with(cache: Path) -> float:
+        monkeypatch.setenv("ALPHATUNE_CACHE", str(cache))
+        monkeypatch.setattr(machine, "_LOADED", {})
+        return layer.error(x, native.by_tiles(2, 3, True, layer.grouping)(x, *layer.parts))
+
+    (tmp_path / "file").write_text("")
+    assert error_with(tmp_path / "file" / "below") < 1e-6
+    assert error_with(tmp_path) < 1e-6
+    (kept,) = (tmp_path / "kernels").iterdir()
+    good = kept.read_bytes()
+    assert error_with(tmp_path) < 1e-6 and kept.read_bytes() == good  # read, not made again
+    kept.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    assert error_with(tmp_path) < 1e-6 and kept.read_bytes() == good
+
+
+# --- without kernels
+
+
+@pytest.fixture
+def hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine without the package."""
+    monkeypatch.setattr(product, "fast", lambda: False)
+    monkeypatch.setattr("alphatune.packed.linear.fast", lambda: False)
+    product.tell_of_dense_weights.cache_clear()
+
+
+def _layer(drawn: Drawn) -> PackedLinear:
+    return PackedLinear(*drawn.parts, None, drawn.grouping)
+
+
+def test_without_kernels_the_dense_weight_is_kept_and_said_once(hidden: None) -> None:
+    drawn = Drawn(40, 64, 32, 3, True)
+    one, other, x = _layer(drawn), _layer(drawn), drawn.inputs(1)
+    with torch.no_grad(), warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        y = one(x)
+        weight = one._kept._weight
+        assert weight is not None and drawn.error(x, y) < 1e-6
+        assert torch.equal(one(x), y) and one._kept._weight is weight
+        other(x)
+    assert [str(w.message) for w in told if "alphatune[fast]" in str(w.message)] and len(told) == 1
+
+
+@pytest.mark.parametrize("which", ["first", "all", "gain"])
+@pytest.mark.filterwarnings("ignore:packed layers keep")
+def test_a_kept_weight_follows_the_scales(hidden: None, which: str) -> None:
+    drawn = Drawn(40, 64, 32, 3, True)
+    layer, x = AlphaTuningLayer(_layer(drawn)), drawn.inputs(2)
+    layer.add("task", which)
+    layer.set_adapter("task")
+    with torch.no_grad():
+        before = layer(x)
+        layer.alphatuning_scale["task"].mul_(2)
+        expected = x @ layer.weight_t()
+        assert torch.allclose(layer(x), expected, atol=1e-5) and not torch.allclose(before, expected, atol=1e-2)
+        layer.base_layer.alpha.mul_(3)
+        assert torch.allclose(layer(x), x @ layer.weight_t(), atol=1e-4)
+    layer(x.requires_grad_()).sum().backward()
+    assert layer.base_layer._kept._weight is None
+
+
+def test_kernels_are_forbidden_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALPHATUNE_KERNELS", "0")
+    assert not product.fast.__wrapped__()
+    monkeypatch.delenv("ALPHATUNE_KERNELS")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert not product.fast.__wrapped__()
