@@ -145,16 +145,16 @@ class PackedQuantizer(HfQuantizer):
         return model
 
     def get_state_dict_and_metadata(self, model: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """The state dict plus one empty tensor in the place of a dense weight, and the checksums of all tensors.
+        """The state dict plus, in the place of one dense weight, the checksums of all tensors as bytes.
 
         Without alphatune, transformers would warn of the unknown quantisation, leave the packed layers at random
-        weights and go on. The empty tensor does not fit the dense layer, which makes it stop with an error.
+        weights and go on. The row of bytes does not fit the dense layer, which makes it stop with an error.
         """
         state: dict[str, Tensor] = model.state_dict()
         first = next((n for n in state if n.endswith(".qweight")), None)
         if first is not None:
-            state[first.removesuffix("qweight") + "weight"] = torch.empty(0)
-        return state, checksum.metadata(state)
+            state[first.removesuffix("qweight") + "weight"] = checksum.listed(state)
+        return state, {}
 
     def _dequantize(self, model: Any, dtype: torch.dtype | None = None) -> Any:
         """`model.dequantize()`: ordinary layers with the weights that the packed ones stand for."""

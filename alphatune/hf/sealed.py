@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from alphatune.errors import UserError
 from alphatune.packed import checksum
@@ -27,7 +27,7 @@ def write(folder: Path) -> None:
 
 
 def verify(folder: Path) -> bool:
-    """Check a checkpoint or adapter against the checksums beside its files, in the headers of packed weights, or in the
+    """Check a checkpoint or adapter against the checksums beside its files, among packed weights, or in the
     manifest of the run that left it; False if there are none.
 
     Raises:
@@ -51,14 +51,14 @@ def verify(folder: Path) -> bool:
         if reason := _wrong(folder.parent, files):
             raise UserError(f"{folder}: damaged: {reason}: run it again")
         return True
-    return any([_holds(path) for path in sorted(folder.glob("*.safetensors"))])
-
-
-def _holds(path: Path) -> bool:
-    try:
-        return checksum.verify(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path.parent}: {path.name}: not a whole safetensors file: {error}") from error
+    files = sorted(folder.glob("*.safetensors"))
+    for path in files:
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{folder}: {path.name}: not a whole safetensors file: {error}") from error
+    return checksum.verify(files)
 
 
 def _wrong(folder: Path, files: dict[str, object]) -> str | None:

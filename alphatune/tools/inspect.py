@@ -169,7 +169,9 @@ def _packed(folder: Path, config: dict[str, Any], entries: dict[str, StoredTenso
         bits = _bits(name, parts, (rows, columns), sizes[name])
         layers.append(Layer(name, (rows, columns), bits, sizes[name], packed, 4 * rows * columns))
     others = {n: e for n, e in entries.items() if n not in taken}
-    dense = sum(layer.fp32_bytes for layer in layers) + 4 * sum(e.numel for e in others.values())
+    # one packed layer has checksums in the place of its weight
+    kept = [e.numel for n, e in others.items() if n.removesuffix(".weight") not in sizes]
+    dense = sum(layer.fp32_bytes for layer in layers) + 4 * sum(kept)
     found = Report("packed", folder.resolve().name, layers, sum(e.bytes for e in entries.values()), dense,
                    _by_dtype(others), checkpoints.quant_method(config))  # fmt: skip
     found.details = {k: v for k, v in config["quantization_config"].items() if k in ("solver", "offset", "group_size")}

@@ -363,7 +363,7 @@ def test_a_run_leaves_an_adapter_that_peft_loads(method: str, quick: list[str], 
     assert str(tmp_path) not in json.dumps(config) and str(run.store.root) not in json.dumps(config)
 
     model, _ = load_model(run.config, run.store)
-    disk.install(model, run.quantized(run.plan.quantized, run._load).path, run.config.quant)
+    disk.install(model, run.codes().path, run.config.quant)
     model.requires_grad_(False)
     tuned = PeftModel.from_pretrained(model, folder)  # the base that the run had: the fingerprint says so
     ids = torch.arange(1, 13).view(2, 6)

@@ -220,9 +220,9 @@ def test_without_kernels_the_dense_weight_is_kept_and_said_once(hidden: None) ->
     with torch.no_grad(), warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         y = one(x)
-        weight = one._kept._weight
+        weight = one._kept._weight_t
         assert weight is not None and drawn.error(x, y) < 1e-6
-        assert torch.equal(one(x), y) and one._kept._weight is weight
+        assert torch.equal(one(x), y) and one._kept._weight_t is weight
         other(x)
     assert [str(w.message) for w in told if "alphatune[fast]" in str(w.message)] and len(told) == 1
 
@@ -242,7 +242,7 @@ def test_a_kept_weight_follows_the_scales(hidden: None, which: str) -> None:
         layer.base_layer.alpha.mul_(3)
         assert torch.allclose(layer(x), x @ layer.weight_t(), atol=1e-4)
     layer(x.requires_grad_()).sum().backward()
-    assert layer.base_layer._kept._weight is None
+    assert layer.base_layer._kept._weight_t is None
 
 
 def test_kernels_are_forbidden_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

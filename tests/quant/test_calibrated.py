@@ -385,11 +385,11 @@ def test_the_codes_of_a_run_are_those_of_its_training_texts(quick: list[str], mo
     run, calls = _run(overrides), []
     real = disk.write
     monkeypatch.setattr(disk, "write", lambda *a: calls.append(a[4]) or real(*a))
-    artifact = run.quantized(run.plan.quantized, run._load)
+    artifact = run.codes()
     assert sum(len(batch["input_ids"]) for batch in calls[0]) >= 10
     report = json.loads((artifact.path / "report.json").read_text())
     assert all(0 < layer["output_error"] < 1 for layer in report)
-    assert _run([*overrides, "seed=3"]).quantized(run.plan.quantized, run._load).reused
+    assert _run([*overrides, "seed=3"]).codes().reused
 
     limited = _run([*overrides, "data.train_limit=4"])
     limited.quantized(limited.plan.quantized, limited._load)
