@@ -62,7 +62,8 @@ class _Stderr(logging.Handler):
 
 def log_to_terminal() -> None:
     """Send the project's log lines, bare, to standard error; what libraries plan to change is no news to a user."""
-    warnings.simplefilter("ignore", FutureWarning)
+    for kind in (FutureWarning, DeprecationWarning):
+        warnings.simplefilter("ignore", kind)
     log = logging.getLogger("alphatune")
     log.handlers[:] = [_Stderr()]
     log.setLevel(logging.INFO)

@@ -167,8 +167,11 @@ def _weights(folder: Path, network: nn.Module | None) -> list[str]:
         return [
             f"{folder}: the weights hold none of the names of {type(network).__name__}, which config.json describes"
         ]
+    packed = {key.removesuffix("qweight") + "weight" for key in held if key.endswith(".qweight")}
     for name, shape in pairs.items():
-        if shape not in (None, (0,), wanted[name]):  # a packed layer leaves an empty weight
+        if name in packed or name.removeprefix(prefix) in packed:
+            continue  # what stands in the place of a packed weight is none
+        if shape not in (None, wanted[name]):
             return [f"{folder}: {name} has the shape {list(shape)}, by config.json it is {list(wanted[name])}: "
                     "one of the two belongs to another model"]  # fmt: skip
     return []

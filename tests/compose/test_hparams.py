@@ -119,7 +119,7 @@ def test_a_typed_group_keeps_the_row_from_what_its_file_sets(file: Path) -> None
         ("tiny: {lora: {source: us, hparams: {rate: 1}}}", "hparams/toy: tiny, lora: hparams.rate=1: no such key"),
         ("tiny: {lora: {source: us, hparams: 1}}", "hparams/toy: tiny, lora: hparams=1: no such key"),
         ("tiny: {lora: {source: us, hparams: {epochs: many}}}",
-         "hparams/toy: tiny, lora: hparams.epochs=many: must be a number from 0.0 to 1000.0"),
+         "hparams/toy: tiny, lora: hparams.epochs=many: must be a number from 0.001 to 1000.0"),
         ("tiny: {lora: {source: us, by_q: {x: {}}}}",
          "hparams/toy: tiny, lora: by_q: quant.q=x: must be a whole number from 1 to 8"),
         ("tiny: {lora: {source: us, by_q: [1]}}", "hparams/toy: tiny, lora: by_q: [1]: not of the form key: value"),

@@ -119,7 +119,13 @@ def test_sources_are_in_the_record_and_not_in_its_name(
 ) -> None:
     import alphatune.run.pipeline
 
-    result = {"validation_loss": 1.0, "scores": {}, "curves": {}, "stages": {}, "sizes": {}}
+    result = {
+        "validation_loss": 1.0, "scores": {}, "absent_metrics": {}, "stages": {}, "timings": {}, "quantization": [],
+        "curves": {"train": [], "validation": []}, "provenance": "",
+        "sizes": {"trainable_parameters": 1, "total_bytes": 1, "checkpoint_bytes": 1},
+        "model": {"identity": {}, "weights_sha256": {}},
+        "data": {"files": {}, "train": 8, "validation": 1, "test": 1},
+    }  # fmt: skip
     monkeypatch.setattr(alphatune.run.pipeline.Run, "result", lambda self: result)
     given = ["data.train_limit=8", f"runtime.records={tmp_path}", f"runtime.artifacts={tmp_path}/a"]
     assert main([*given, "hparams.epochs=1"]) == 0

@@ -392,7 +392,7 @@ def test_the_codes_of_a_run_are_those_of_its_training_texts(quick: list[str], mo
     assert _run([*overrides, "seed=3"]).codes().reused
 
     limited = _run([*overrides, "data.train_limit=4"])
-    limited.quantized(limited.plan.quantized, limited._load)
+    limited.codes()
     wanted = [item for item in limited._calibration(limited._load()[1])]
     assert len(calls) == 2 and [b["input_ids"].tolist() for b in wanted] == [b["input_ids"].tolist() for b in calls[1]]
     assert limited.plan.quantized["calibration"]["examples"] == 4
