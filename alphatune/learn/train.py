@@ -195,8 +195,8 @@ class _Trainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         lengths = [len(item.input_ids) for item in self.train_dataset]  # type: ignore[union-attr]
         sampler = batches.BucketedBatches(lengths, self.config.hparams.batch_size, self.args.max_steps, self.args.seed)
-        collate: Any = ranks.shared(self.data_collator)
-        return DataLoader(self.train_dataset, batch_sampler=sampler, collate_fn=collate)  # type: ignore
+        whole: Any = self.data_collator
+        return DataLoader(self.train_dataset, batch_sampler=sampler, collate_fn=ranks.shared(whole))  # type: ignore
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         return [name for name, _ in model.named_parameters()]
