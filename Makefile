@@ -10,7 +10,7 @@ OUT ?= outputs/demo
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test test-slow test-gpu lint bench data setup stages lock clean claims report docs
+.PHONY: help demo test test-slow test-gpu lint bench data setup stages lock hashes clean claims report docs
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -86,6 +86,9 @@ stages: $(READY) ## after a change of code that decides results: see alphatune/v
 
 lock: ## write requirements.lock from what .venv holds now
 	$(BIN)/python -m pip freeze --exclude-editable --exclude alphatune | grep -vE '^(nvidia-|triton)' | sed 's/^\(torch==[^+]*\)+cpu/\1/' > requirements.lock
+
+hashes: ## write requirements.hashes from requirements.lock, by uv (pip install uv)
+	uv pip compile --quiet --no-deps --generate-hashes --universal --python-version 3.11 --no-annotate --no-header requirements.lock -o requirements.hashes
 
 clean: ## remove the environment and all outputs
 	rm -rf $(VENV) outputs .mypy_cache .ruff_cache .pytest_cache .hypothesis

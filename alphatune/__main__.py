@@ -12,7 +12,7 @@ from importlib import import_module
 
 import alphatune
 from alphatune.errors import UserError
-from alphatune.terminal import status_of
+from alphatune.terminal import process, status_of
 
 CHECKPOINT = "alphatune.tools.checkpoint"
 COMMANDS = {  # name -> where it is, what it does
@@ -43,6 +43,7 @@ EXTRAS = {  # extra of this package -> the modules that it brings
     },
     "search": {"optuna"}, "qlora": {"bitsandbytes"}, "wandb": {"wandb"}, "tensorboard": {"tensorboard"},
 }  # fmt: skip
+_INSTEAD = "leave torchrun away (table has --jobs N and --launcher slurm)"
 EXAMPLES = """\
 examples:
   alphatune run                                      the embedded model, offline
@@ -70,6 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
         name = "completion"
     if name not in COMMANDS:
         return status_of(lambda: _wrong(f"{name}: no such command; must be one of: {', '.join(COMMANDS)}"))
+    if process()[1] > 1 and name not in ("run", "sweep"):
+        return status_of(lambda: _wrong(f"torchrun carries out one `alphatune run`, not {name}: {_INSTEAD}"))
     return _with_extras(name, lambda: _carry_out(name, rest))
 
 

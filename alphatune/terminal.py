@@ -82,7 +82,8 @@ def status_of(command: Callable[[], int], interrupted: str = "interrupted") -> i
         sys.stdout.flush()
         return status
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if process()[0] == 0:  # once, not once a process
+            print(f"error: {error}", file=sys.stderr)
         return MISTAKE
     except KeyboardInterrupt as told:
         print(interrupted, file=sys.stderr)
@@ -90,3 +91,10 @@ def status_of(command: Callable[[], int], interrupted: str = "interrupted") -> i
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
         return NO_READER
+
+
+def process() -> tuple[int, int]:
+    """This process's number and how many there are, where torchrun started several; (0, 1) without it."""
+    if {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
+        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    return 0, 1

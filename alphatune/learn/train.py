@@ -24,7 +24,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from alphatune.config import Config
 from alphatune.errors import UserError
-from alphatune.learn import batches, resume
+from alphatune.learn import batches, ranks, resume
 from alphatune.learn.batches import Item
 from alphatune.learn.loss import classification_loss, language_loss, token_losses
 from alphatune.progress import Progress
@@ -62,13 +62,15 @@ def train(
     """
     hp, tr = config.hparams, config.trainer
     _check_lengths(model, [*train_items, *validation_items])
+    if ranks.rank() == 0:
+        ranks.words.say(ranks.TRAIN)
     steps = tr.max_steps or batches.steps_of(len(train_items), hp.batch_size, hp.epochs)
     every = max(1, steps // tr.evals)
     saving = tr.saves > 0 and steps > tr.saves
     arguments = TrainingArguments(
         output_dir=str(scratch),
         max_steps=steps,
-        per_device_train_batch_size=hp.batch_size,
+        per_device_train_batch_size=max(1, hp.batch_size // ranks.size()),
         learning_rate=hp.learning_rate,
         weight_decay=hp.weight_decay,
         warmup_steps=hp.warmup_steps,
@@ -102,18 +104,18 @@ def train(
         train_dataset=train_items,
         eval_dataset=validation_items,
         data_collator=partial(batches.collate, pad_token=pad_token),
-        callbacks=[_Recorder(curves, report), resume.Sealing(scratch)],
+        callbacks=[_Recorder(curves, report), *([resume.Sealing(scratch)] if ranks.rank() == 0 else [])],
     )
     trainer.setup(config)
     # the Trainer's own log lines would repeat what the bar and the curves say
     trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
-    checkpoint = resume.newest(scratch)
-    done = int(checkpoint.name.rsplit("-", 1)[-1]) if checkpoint else 0
+    checkpoint = ranks.words.agreed(lambda: str(resume.newest(scratch) or ""))
+    done = int(checkpoint.rsplit("-", 1)[-1]) if checkpoint else 0
     if checkpoint:
         log.info("adapt: continuing from step %d", done)
     with Progress("adapt", steps, "step", config.runtime.progress, done) as progress:
         trainer.add_callback(_Shown(progress))
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.train(resume_from_checkpoint=checkpoint or None)
     model.eval()
     last = curves.train[-1][1] if curves.train else 0.0
     if not math.isfinite(last):
@@ -172,12 +174,29 @@ class _Trainer(Trainer):
     def compute_loss(  # type: ignore[override]
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
-        return self.loss_of(model, inputs, self.config.hparams.label_smoothing)
+        smoothing = self.config.hparams.label_smoothing
+        if ranks.is_parallel(model):
+            ranks.reseed(self.state.global_step, self.args.seed)
+            return model(inputs, smoothing)
+        return self.loss_of(model, inputs, smoothing)
+
+    def _wrap_model(self, model: nn.Module, training: bool = True, dataloader: Any = None) -> nn.Module:
+        if not torch.distributed.is_initialized() or not training or ranks.is_parallel(model):
+            return super()._wrap_model(model, training, dataloader)
+        self.accelerator.prepare_model(model, evaluation_mode=True)  # its precision only: the loss is what is wrapped
+        return ranks.parallel(model, self.loss_of)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        if ranks.rank() == 0:
+            super()._save_checkpoint(model, trial)
+        else:
+            self.store_flos()  # a sum over all processes, which the first one makes when it saves
 
     def get_train_dataloader(self) -> DataLoader:
         lengths = [len(item.input_ids) for item in self.train_dataset]  # type: ignore[union-attr]
-        sampler = batches.BucketedBatches(lengths, self.args.train_batch_size, self.args.max_steps, self.args.seed)
-        return DataLoader(self.train_dataset, batch_sampler=sampler, collate_fn=self.data_collator)  # type: ignore
+        sampler = batches.BucketedBatches(lengths, self.config.hparams.batch_size, self.args.max_steps, self.args.seed)
+        whole: Any = self.data_collator
+        return DataLoader(self.train_dataset, batch_sampler=sampler, collate_fn=ranks.shared(whole))  # type: ignore
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         return [name for name, _ in model.named_parameters()]

@@ -17,7 +17,7 @@ from alphatune.config import Config
 from alphatune.errors import UserError
 from alphatune.learn import models
 from alphatune.run import identity, record, track
-from alphatune.terminal import log_to_terminal
+from alphatune.terminal import log_to_terminal, process
 
 log = logging.getLogger("alphatune")
 
@@ -78,7 +78,7 @@ def execute(config: Config, warnings: list[str] | None = None, origins: dict[str
         "config": record.public_config(config),
         **({"sources": origins} if origins else {}),
         **result,
-        "environment": record.environment(),
+        "environment": record.environment() | ({"processes": n} if (n := process()[1]) > 1 else {}),
         "git": record.git(),
         "peak_memory_bytes": record.peak_memory_bytes(),
         "started": started.isoformat(timespec="seconds"),
@@ -136,22 +136,41 @@ def main(arguments: list[str] | None = None) -> int:
     failures: list[tuple[str, UserError]] = []
     try:
         compose.check(given)
+        if process()[1] > 1 and compose.is_sweep(given):
+            raise UserError("torchrun carries out one run: call it for each, or leave torchrun away for a sweep")
         compose.launch(given, lambda overrides: _job(overrides, failures))
     except UserError as error:
         failures.append(("", error))
     except KeyboardInterrupt:
         print("interrupted: what was finished is kept; the same command continues", file=sys.stderr)
         return 130
-    for job, failure in failures:
+    for job, failure in failures if process()[0] == 0 else ():  # once, not once a process
         print(f"error: {failure}" + (f" [{job}]" if job and compose.is_sweep(given) else ""), file=sys.stderr)
     return 2 if failures else 0
+
+
+def _together(config: Config, warnings: list[str], origins: dict[str, str]) -> None:
+    """One run on several processes, of which this is one."""
+    from alphatune.learn import ranks
+    from alphatune.run import follow
+
+    if ranks.rank() > 0:
+        _prepare_torch(config)
+        follow.follow(config)
+        return
+    with follow.leading():
+        execute(config, warnings, origins)
 
 
 def _job(overrides: list[str], failures: list[tuple[str, UserError]]) -> None:
     """One job. A user's mistake is kept for the end: the other jobs of a sweep go on and none prints a traceback."""
     try:
         config = compose.config_of(overrides)
-        execute(config, identity.unused(config, overrides), compose.sources_of(overrides))
+        unused, origins = identity.unused(config, overrides), compose.sources_of(overrides)
+        if process()[1] == 1:
+            execute(config, unused, origins)
+        else:
+            _together(config, unused, origins)
     except UserError as error:
         if not compose.in_process():
             raise  # another process or machine: the launcher has to know

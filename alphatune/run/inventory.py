@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from alphatune.run import record
-from alphatune.store import MANIFEST, digest
+from alphatune.store import MANIFEST, claimed_elsewhere, digest
 
 WHOLE, PARTIAL, LEFT, DAMAGED = "whole", "partial", "left", "damaged"
 Key = tuple[str, str]  # stage, hash
@@ -42,10 +42,10 @@ class StoreFolder:
 
     @property
     def busy(self) -> bool:
-        """Whether a process makes it at this moment."""
+        """Whether a process makes it at this moment; of another host's it is not known whether it is alive."""
         try:
             with FileLock(self.path.with_name(f"{self.key}.lock"), timeout=0):
-                return False
+                return claimed_elsewhere(self.path.with_name(f"{self.key}.maker"))
         except Timeout:
             return True
 
@@ -132,6 +132,8 @@ def remove(item: StoreFolder) -> bool:
     """Remove a folder of the store. False if a process has begun to make it anew; then it stays."""
     try:
         with FileLock(item.path.with_name(f"{item.key}.lock"), timeout=0):
+            if claimed_elsewhere(item.path.with_name(f"{item.key}.maker")):
+                return False
             shutil.rmtree(item.path)
     except Timeout:
         return False

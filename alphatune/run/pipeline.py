@@ -152,24 +152,12 @@ class Run:
         assert spec is not None
 
         def make(folder: Path) -> None:
-            model, tokenizer = self.start()
-            if self.config.method.lora.start == "residual" and self.config.method.train == "lora":
-                residual.start(model, self._load()[0])
-            task, counts = self.config.task, batches.Counts()
-            scratch = self.store.scratch("adapt", spec)
-            validation = batches.training_items(self.validation_examples, tokenizer, task, batches.Counts())
+            model, tokenizer = self.started()
+            counts, validation = batches.Counts(), self._validation(tokenizer)
             if self.plan.quantized is not None and validation and guessing.measured(self.config):
                 loss = self._loss(model, tokenizer, validation[: guessing.TEXTS])
                 self.quantized_start = guessing.start(loss, self.config, min(guessing.TEXTS, len(validation)))
-            curves = train.train(
-                model,
-                batches.training_items(self.train_examples, tokenizer, task, counts),
-                validation,
-                self.config,
-                int(tokenizer.pad_token_id),  # type: ignore[arg-type]
-                scratch,
-                self.report,
-            )
+            curves = self.trained(model, tokenizer, counts)
             if not methods.save_adapter(model, folder / ADAPTER):
                 train.save_trained(model, folder / train.TRAINED)
             report = {"curves": asdict(curves), "cut": asdict(counts), "train_items": len(self.train_examples)}
@@ -181,6 +169,23 @@ class Run:
         if not self.quantized_start and "quantized_start" in (report := self._report(artifact)):
             self.quantized_start = guessing.tell(guessing.Start(**report["quantized_start"]), self.config.quant)
         return artifact
+
+    def started(self) -> tuple[nn.Module, Any]:
+        """The model that training changes, as it is before the first step, and its tokenizer."""
+        model, tokenizer = self.start()
+        if self.config.method.lora.start == "residual" and self.config.method.train == "lora":
+            residual.start(model, self._load()[0])
+        return model, tokenizer
+
+    def trained(self, model: nn.Module, tokenizer: Any, counts: batches.Counts) -> train.Curves:
+        """Train `model` in place, by all processes of the run; `counts` receives what was cut."""
+        assert self.plan.adapted is not None
+        items = batches.training_items(self.train_examples, tokenizer, self.config.task, counts)
+        scratch, pad = self.store.scratch("adapt", self.plan.adapted), int(tokenizer.pad_token_id)
+        return train.train(model, items, self._validation(tokenizer), self.config, pad, scratch, self.report)
+
+    def _validation(self, tokenizer: Any) -> list[batches.Item]:
+        return batches.training_items(self.validation_examples, tokenizer, self.config.task, batches.Counts())
 
     @cached_property
     def validation_examples(self) -> list[Example]:

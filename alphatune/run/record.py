@@ -136,7 +136,7 @@ def environment() -> dict[str, Any]:
 
 
 def git() -> dict[str, Any]:
-    """Commit of the code, and whether the files that decide results differ from it."""
+    """Commit of the code, and whether the files that decide results differ from it; both None outside a checkout."""
     root = Path(__file__).resolve().parents[2]
 
     def call(*arguments: str) -> str | None:
@@ -146,6 +146,9 @@ def git() -> dict[str, Any]:
             return None  # no git on this machine: the record then says that the commit is unknown
         return done.stdout.strip() if done.returncode == 0 else None
 
+    if call("ls-files", "--error-unmatch", "alphatune/__init__.py") is None:
+        # installed: the repository around it is another's
+        return {"commit": None, "dirty": None}
     status = call("status", "--porcelain", "--", *_DECIDING)
     return {"commit": call("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
 

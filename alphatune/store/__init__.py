@@ -5,11 +5,12 @@ not know what the files mean.
 """
 
 from alphatune.store.artifacts import Artifact, ReadOnly, Store
+from alphatune.store.claims import elsewhere as claimed_elsewhere
 from alphatune.store.files import file_sha256, unwritable, write_atomically
 from alphatune.store.names import path_part
 from alphatune.store.seal import MANIFEST, digest, fault, seal
 
 __all__ = [
-    "MANIFEST", "Artifact", "ReadOnly", "Store", "digest", "fault", "file_sha256", "path_part", "seal", "unwritable",
-    "write_atomically",
+    "MANIFEST", "Artifact", "ReadOnly", "Store", "claimed_elsewhere", "digest", "fault", "file_sha256", "path_part",
+    "seal", "unwritable", "write_atomically",
 ]  # fmt: skip

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
+
+from alphatune.store.claims import claim, holder
 
 _SILENT = 1.0  # seconds that a process waits before it says so
 log = logging.getLogger("alphatune")
@@ -16,6 +16,8 @@ log = logging.getLogger("alphatune")
 @contextlib.contextmanager
 def turn(place: Path, what: str) -> Iterator[None]:
     """Within the block no other process has the turn for `place`, a path beside which two small files are kept.
+
+    A lock, which a killed process loses at once, keeps processes of this host apart; a claim those of others.
 
     Args:
         what: what is made there, e.g. "adapt 0123456789abcdef", for those who wait.
@@ -26,21 +28,10 @@ def turn(place: Path, what: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=_SILENT)
     except Timeout:
-        log.info("waiting for %s, which makes %s", _told(maker), what)
+        log.info("waiting for %s, which makes %s", holder(maker), what)
         lock.acquire()
     try:
-        with contextlib.suppress(OSError):  # a courtesy: a full disk is told by the work itself
-            maker.write_text(f"{os.getpid()} {socket.gethostname()}", encoding="utf-8")
-        yield
+        with claim(maker, what):
+            yield
     finally:
-        with contextlib.suppress(OSError):
-            maker.unlink()
         lock.release()
-
-
-def _told(maker: Path) -> str:
-    try:
-        process, host = maker.read_text(encoding="utf-8").split()
-    except (OSError, ValueError):
-        return "another process"
-    return f"process {process} on {host}"
