@@ -51,14 +51,14 @@ def verify(folder: Path) -> bool:
         if reason := _wrong(folder.parent, files):
             raise UserError(f"{folder}: damaged: {reason}: run it again")
         return True
-    files = sorted(folder.glob("*.safetensors"))
-    for path in files:
+    weights = sorted(folder.glob("*.safetensors"))
+    for path in weights:
         try:
             with safe_open(path, framework="pt"):
                 pass
         except (SafetensorError, OSError) as error:
             raise UserError(f"{folder}: {path.name}: not a whole safetensors file: {error}") from error
-    return checksum.verify(files)
+    return checksum.verify(weights)
 
 
 def _wrong(folder: Path, files: dict[str, object]) -> str | None:
