@@ -52,6 +52,15 @@ def rebuild(qweight: Tensor, alpha: Tensor, offset: Tensor | None, grouping: Gro
     return _rebuild(qweight, alpha, offset, grouping)
 
 
+def times_plane(values: Tensor, qweight: Tensor, plane: int) -> Tensor:
+    """`values` float32 [in, out] times the codes of one plane, exact; may lie where `rebuild` with `reuse` writes."""
+    if _addressable(values, qweight) and fast():
+        from alphatune.packed.kernels import native
+
+        return native.times_codes(values, qweight, plane)
+    return times_codes(values, sign_bits(qweight[:, plane], len(values)))
+
+
 def multiply(x: Tensor, qweight: Tensor, alpha: Tensor, offset: Tensor | None, grouping: Grouping) -> Tensor:
     """[..., in] -> [..., out] without gradients, in the dtype of x.
 
