@@ -10,7 +10,7 @@ OUT ?= outputs/demo
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test test-slow test-gpu lint bench data setup stages lock hashes clean claims report docs
+.PHONY: help demo test test-slow test-gpu lint bench data setup stages lock hashes clean claims report docs bench-gpu
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -59,6 +59,9 @@ lint: $(READY) ## ruff, mypy; bandit and pip-audit where they are installed and 
 
 bench: $(READY) ## packed layers against dense ones on this CPU: benchmarks/results
 	$(BIN)/python -W ignore benchmarks/packed_cpu.py $(MODEL)
+
+bench-gpu: $(READY) ## the same on a GPU, against dense bfloat16 and whichever peers are installed
+	$(BIN)/python -W ignore benchmarks/packed_gpu.py
 
 data: $(READY) ## fetch and verify a task's files: make data TASK=webnlg
 	@test -n "$(TASK)" || { echo "error: say which task: make data TASK=webnlg"; exit 2; }

@@ -16,6 +16,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
+if not Path("/proc/driver/nvidia").exists():  # before anything imports triton, whose kernels then run on a CPU
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 SMALL = ["model.tiny.layers=2", "model.tiny.width=32", "model.tiny.heads=2", "model.tiny.vocabulary=300",
          "model.tiny.steps=40", "model.tiny.positions=400", "model.tiny.batch_size=8"]  # fmt: skip

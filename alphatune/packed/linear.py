@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from alphatune.packed.dense import DenseWeight, plain_weight_t
-from alphatune.packed.product import fast, multiply, rebuild, tell_of_dense_weights
+from alphatune.packed.product import fast, multiply, rebuild, tell_of_dense_weights, times_plane
 from alphatune.quant.grouping import Grouping
-from alphatune.quant.packing import WORD, sign_bits, times_codes
+from alphatune.quant.packing import WORD
 
 
 class PackedLinear(nn.Module):
@@ -251,7 +251,7 @@ def _scale_gradients(
     if wanted[0]:
         dalpha = torch.zeros_like(alpha)
         for i in range(trained):
-            dalpha[:, i] = grouping.total(times_codes(dweight_t, sign_bits(qweight[:, i], grouping.columns)))
+            dalpha[:, i] = grouping.total(times_plane(dweight_t, qweight, i))
     if wanted[1]:
         doffset = grouping.total(dweight_t)
     return dalpha, doffset

@@ -1,7 +1,8 @@
 """x W^T and W^T from bits and scales, by the fastest path that this machine has; no gradients.
 
 With the package `llvmlite` the bits are multiplied by machine code made for the CPU (`alphatune.packed.kernels`);
-without it, and on other devices, torch rebuilds the weight.
+on a GPU Triton does the same (`alphatune.packed.kernels.gpu`). Without these packages, and on other devices, torch
+rebuilds the weight.
 """
 
 from __future__ import annotations
@@ -27,6 +28,13 @@ def fast() -> bool:
     return os.environ.get("ALPHATUNE_KERNELS") != "0" and importlib.util.find_spec("llvmlite") is not None
 
 
+@functools.cache
+def fast_on_gpu(device: torch.device) -> bool:
+    """Whether Triton can make code for this GPU (NVIDIA's from Ampere on); ALPHATUNE_KERNELS=0 forbids it here too."""
+    allowed = os.environ.get("ALPHATUNE_KERNELS") != "0" and importlib.util.find_spec("triton") is not None
+    return allowed and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def rebuild(qweight: Tensor, alpha: Tensor, offset: Tensor | None, grouping: Grouping, reuse: bool = False) -> Tensor:
     """The dense W^T [in, out], float32; the same bits on every path.
 
@@ -37,7 +45,20 @@ def rebuild(qweight: Tensor, alpha: Tensor, offset: Tensor | None, grouping: Gro
         from alphatune.packed.kernels import native
 
         return native.rebuild(qweight, alpha, offset, grouping, reuse)
+    if _on_fast_gpu(qweight, alpha):
+        from alphatune.packed.kernels import gpu
+
+        return gpu.rebuild(qweight, alpha, offset, grouping)
     return _rebuild(qweight, alpha, offset, grouping)
+
+
+def times_plane(values: Tensor, qweight: Tensor, plane: int) -> Tensor:
+    """`values` float32 [in, out] times the codes of one plane, exact; may lie where `rebuild` with `reuse` writes."""
+    if _addressable(values, qweight) and fast():
+        from alphatune.packed.kernels import native
+
+        return native.times_codes(values, qweight, plane)
+    return times_codes(values, sign_bits(qweight[:, plane], len(values)))
 
 
 def multiply(x: Tensor, qweight: Tensor, alpha: Tensor, offset: Tensor | None, grouping: Grouping) -> Tensor:
@@ -52,6 +73,11 @@ def multiply(x: Tensor, qweight: Tensor, alpha: Tensor, offset: Tensor | None, g
         kernel = _kernel(rows, planes, offset is not None, grouping, torch.get_num_threads())
         if kernel is not None:
             return kernel(x, qweight, alpha, offset)
+    if free and x.numel() and _on_fast_gpu(x, qweight, alpha):
+        from alphatune.packed.kernels import gpu
+
+        if x.dtype in gpu.DTYPES and x.numel() <= gpu.MANY * grouping.columns:
+            return gpu.multiply(x, qweight, alpha, offset, grouping)
     return x @ rebuild(qweight, alpha, offset, grouping, reuse=True).to(x.dtype)
 
 
@@ -78,9 +104,19 @@ def tell_of_dense_weights() -> None:
 
 def _addressable(*tensors: Tensor) -> bool:
     """Whether these are numbers in this machine's memory, not stand-ins of a compiler or a tracer."""
+    return _plain(*tensors) and all(tensor.is_cpu for tensor in tensors)
+
+
+def _on_fast_gpu(*tensors: Tensor) -> bool:
+    """Whether these are numbers in the memory of one GPU that Triton makes code for."""
+    device = tensors[0].device
+    return fast_on_gpu(device) and _plain(*tensors) and all(tensor.device == device for tensor in tensors)
+
+
+def _plain(*tensors: Tensor) -> bool:
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
-    return all(tensor.is_cpu and type(tensor) in _PLAIN for tensor in tensors)
+    return all(type(tensor) in _PLAIN for tensor in tensors)
 
 
 def _rebuild(qweight: Tensor, alpha: Tensor, offset: Tensor | None, grouping: Grouping) -> Tensor:

@@ -76,6 +76,21 @@ def test_a_rebuilt_weight_has_the_bits_of_torchs_own_sum(layer: Drawn) -> None:
 
 @native_only
 @settings(max_examples=40, deadline=None)
+@given(_layers(), st.booleans())
+def test_values_times_codes_are_exact(layer: Drawn, transposed: bool) -> None:
+    words, (n_in, out) = layer.parts[0].numpy().view(np.uint32), layer.dense.shape
+    values = torch.randn(out, n_in).T if transposed else torch.randn(n_in, out)
+    values[0, 0] = 0.0
+    k, o = np.arange(n_in)[:, None], np.arange(out)[None, :]
+    for plane in range(words.shape[1]):
+        codes = (words[k // 32, plane, o] >> (k % 32).astype(np.uint32) & 1) * 2.0 - 1
+        found = product.times_plane(values, layer.parts[0], plane)
+        assert np.array_equal(found.numpy(), values.numpy() * codes.astype(np.float32))
+        assert np.array_equal(np.signbit(found.numpy()), np.signbit(values.numpy() * codes.astype(np.float32)))
+
+
+@native_only
+@settings(max_examples=40, deadline=None)
 @given(_layers(), st.integers(1, 4), st.integers(1, 23))
 def test_kernels_multiply_as_float64_does(layer: Drawn, few: int, many: int) -> None:
     from alphatune.packed.kernels import native

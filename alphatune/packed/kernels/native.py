@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from alphatune.packed.kernels import decode, machine, tiles, triples
+from alphatune.packed.kernels import decode, machine, signs, tiles, triples
 from alphatune.quant.grouping import Grouping
 
 Call = Callable[..., None]
@@ -62,6 +62,17 @@ def rebuild(qweight: Tensor, alpha: Tensor, offset: Tensor | None, grouping: Gro
         *shape, min(grouping.size, grouping.columns),
     )  # fmt: skip
     return weight
+
+
+def times_codes(values: Tensor, qweight: Tensor, plane: int) -> Tensor:
+    """`values` float32 [in, out] times the codes of one plane; lies and goes where a rebuilt weight does."""
+    values, qweight = values.contiguous(), qweight.contiguous()
+    inputs, outputs = values.shape
+    result = _ROOMS.room("weight", values.numel())[: values.numel()].view(inputs, outputs)
+    machine.compiled("signs", signs.module, 6)(
+        qweight[:, plane].data_ptr(), values.data_ptr(), result.data_ptr(), inputs, outputs, qweight.shape[1] * outputs
+    )
+    return result
 
 
 def by_tiles(rows: int, planes: int, offset: bool, grouping: Grouping) -> Product:
