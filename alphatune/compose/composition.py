@@ -70,13 +70,14 @@ def put(config: Config, values: Mapping[str, Any]) -> None:
     for key, value in values.items():
         field = field_of(key)
         kind = _PLAIN.get(str(field.type).split(" | ")[0]) if field is not None else None
-        if field is None or kind is None or not ranges.allows(field, value):
+        nothing = field is not None and field.type == "list[str]" and value == []  # as for the runs of a search
+        if field is None or not (kind or nothing) or not ranges.allows(field, value):
             raise ValueError(f"{key}={value}: not plain")
         if isinstance(value, str) and ("${" in value or value == "???"):  # OmegaConf's expressions
             raise ValueError(f"{key}={value}: an expression")
         *path, last = key.split(".")
         as_float = kind is float and value is not None
-        setattr(functools.reduce(getattr, path, config), last, float(value) if as_float else value)
+        setattr(functools.reduce(getattr, path, config), last, float(value) if as_float else [] if nothing else value)
 
 
 def _is_plain(override: Override) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from packed.test_nf4 import gpt2, llama
+from packed.test_nf4 import gpt2, llama, needs_nf4
 from peft import LoraConfig, get_peft_model
 from transformers.pytorch_utils import Conv1D
 
@@ -23,7 +23,7 @@ def wrapped(model):
 
 
 @pytest.mark.parametrize("make", [gpt2, llama])
-@pytest.mark.parametrize("codes", ["bcq", "nf4"])
+@pytest.mark.parametrize("codes", ["bcq", pytest.param("nf4", marks=needs_nf4)])
 def test_what_is_left_is_the_tail_of_the_singular_values(make, codes):
     model, original = make(), make()
     if codes == "nf4":

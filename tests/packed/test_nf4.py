@@ -11,7 +11,7 @@ from alphatune.errors import UserError
 from alphatune.packed import nf4
 from alphatune.packed.walk import linear_layers, weight_of
 
-pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (pip install 'alphatune[qlora]')")
+needs_nf4 = pytest.mark.skipif(not nf4.installed(), reason="needs bitsandbytes: pip install 'alphatune[qlora]'")
 
 # Dettmers et al. 2023, appendix E: the quantiles of a normal distribution, at most 1, exact at 0.
 LEVELS = torch.tensor(
@@ -35,6 +35,7 @@ def llama() -> nn.Module:
     return LlamaForCausalLM(shape).eval()
 
 
+@needs_nf4
 @pytest.mark.parametrize("make", [gpt2, llama])
 def test_a_weight_becomes_the_nearest_level_of_its_block(make):
     model = make()
@@ -51,6 +52,7 @@ def test_a_weight_becomes_the_nearest_level_of_its_block(make):
         assert (nf4.dense(layer) - before[name]).norm() / before[name].norm() < 0.12
 
 
+@needs_nf4
 @pytest.mark.parametrize("make", [gpt2, llama])
 def test_the_model_computes_with_the_weights_that_its_codes_stand_for(make):
     coded, plain = make(), make()
@@ -62,6 +64,7 @@ def test_the_model_computes_with_the_weights_that_its_codes_stand_for(make):
         torch.testing.assert_close(coded(ids).logits, plain(ids).logits, rtol=1e-4, atol=1e-5)
 
 
+@needs_nf4
 def test_a_model_without_blocks_is_refused():
     with pytest.raises(UserError, match="no linear layers inside repeated blocks"):
         nf4.install(nn.Sequential(nn.Linear(4, 4)))

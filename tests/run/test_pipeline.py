@@ -15,12 +15,14 @@ from alphatune.config import Config
 from alphatune.data.load import load
 from alphatune.groups import choices
 from alphatune.learn import embedded, models
+from alphatune.packed import nf4
 from alphatune.run import identity, record
 from alphatune.run.execute import execute
 from alphatune.run.pipeline import Run
 from alphatune.store import file_sha256
 from alphatune.versions import VERSIONS
 
+NEEDS_NF4 = pytest.mark.skipif(not nf4.installed(), reason="needs bitsandbytes: pip install 'alphatune[qlora]'")
 METHODS = choices("method")
 
 
@@ -28,7 +30,7 @@ def _run(config: Config) -> Run:
     return Run(config, load(config.task, config.data))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [pytest.param(m, marks=NEEDS_NF4 if m == "qlora" else []) for m in METHODS])
 def test_every_method_runs_to_a_record(method: str, quick: list[str]) -> None:
     path = execute(config_of([*quick, f"method={method}", "quant.q=2"]))
     made = record.read(path)
@@ -71,7 +73,7 @@ def test_one_ptq_serves_all_seeds_and_the_frozen_part_of_lora(quick: list[str]) 
     assert plans[0].adapted != plans[1].adapted
 
 
-@pytest.mark.parametrize("method", ["bcq_lora", "qlora"])
+@pytest.mark.parametrize("method", ["bcq_lora", pytest.param("qlora", marks=NEEDS_NF4)])
 def test_lora_of_full_rank_may_start_as_all_that_quantising_took(method: str, quick: list[str]) -> None:
     call = [
         *quick,
@@ -174,7 +176,14 @@ def test_same_seed_same_bytes_other_seed_other_weights(quick: list[str], tmp_pat
 QUICKLY = {"lora", "alphatuning", "bcq_lora", "ptq_w_plus_lora"}  # the others are the same code, and slow tests
 
 
-@pytest.mark.parametrize("method", [pytest.param(m, marks=[] if m in QUICKLY else [pytest.mark.slow]) for m in METHODS])
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(m, marks=[] if m in QUICKLY else [pytest.mark.slow])
+        for m in METHODS
+        if m != "qlora" or nf4.installed()
+    ],
+)
 def test_what_the_store_holds_changes_no_byte(method: str, quick: list[str], tmp_path: Path) -> None:
     """Everything made in one process, backbone included, against backbone and codes found, after other work."""
     overrides = [*quick, f"method={method}", "seed=1", "quant.q=2", "hparams.dropout=0.1"]

@@ -123,7 +123,8 @@ def test_glue_on_bert_and_opt(
 
 
 REAL = [
-    *(("webnlg", "bleu", m) for m in ("alphatuning", "ptq_merged_lora")),
+    ("webnlg", "bleu", "alphatuning"),
+    pytest.param("webnlg", "bleu", "ptq_merged_lora", marks=pytest.mark.slow),
     *(pytest.param("webnlg", "bleu", m, marks=pytest.mark.slow) for m in ("full_ft", "lora")),
     ("e2e", "bleu_e2e", "alphatuning"),
     ("dart_partial", "bleu", "alphatuning"),

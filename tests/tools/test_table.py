@@ -242,6 +242,7 @@ def test_a_table_that_needs_a_folder_says_so(folder: Path, tmp_path: Path, capsy
     assert table.main(["small", "--render", *records]) == 0
 
 
+@pytest.mark.slow
 def test_slurm_gets_arrays_in_waves_and_then_renders(
     alone: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
