@@ -440,6 +440,7 @@ def test_layers_that_settings_do_not_fit(refused: Any, gpt2: Path) -> None:
 
 
 def test_nf4_and_what_starts_from_it(refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nf4, "installed", lambda: True)
     assert refused("method=full_ft", "method.quantize=nf4")[0].startswith("method.quantize=nf4 freezes the weights")
     assert refused("method=lora", "method.lora.start=residual")[0].endswith("use method=bcq_lora or method=qlora")
     monkeypatch.setattr(nf4, "installed", lambda: False)

@@ -127,7 +127,7 @@ REAL = [
     pytest.param("webnlg", "bleu", "ptq_merged_lora", marks=pytest.mark.slow),
     *(pytest.param("webnlg", "bleu", m, marks=pytest.mark.slow) for m in ("full_ft", "lora")),
     ("e2e", "bleu_e2e", "alphatuning"),
-    ("dart_partial", "bleu", "alphatuning"),
+    pytest.param("dart_partial", "bleu", "alphatuning", marks=pytest.mark.slow),
     ("samsum", "rouge1", "alphatuning"),
 ]
 

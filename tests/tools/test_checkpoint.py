@@ -327,6 +327,7 @@ def test_cards_come_from_the_card_module(tmp_path: Path, capsys: Any) -> None:
     assert capsys.readouterr().err.startswith("error: ")
 
 
+@pytest.mark.slow
 def test_a_cached_hub_model_is_found_without_the_network(home: Path, tmp_path: Path, monkeypatch: Any) -> None:
     from huggingface_hub import constants
 

@@ -161,6 +161,7 @@ def test_a_seed_counts_once_and_an_unwritable_folder_is_one_line(
     assert "cannot be written" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_small_cells_run_at_once_in_processes_that_stay(
     alone: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
