@@ -196,6 +196,7 @@ class NF4Codes:
 
 
 NF4 = NF4Codes()
+NF4_NEEDS = "needs bitsandbytes: pip install 'alphatune[qlora]'"
 Quantization = BCQConfig | UniformConfig
 FORMATS: dict[str, type[Quantization]] = {"bcq": BCQConfig, "uniform": UniformConfig}
 

@@ -73,7 +73,7 @@ def _method(config: Config) -> Iterator[str]:
     if method.quantize == "nf4" and method.train == "weights":
         yield "method.quantize=nf4 freezes the weights: use method.train=lora, or method.quantize=never"
     if method.quantize == "nf4" and not nf4.installed():
-        yield f"method={method.name}: needs bitsandbytes: pip install 'alphatune[qlora]'"
+        yield f"method={method.name}: {NF4_NEEDS}"
     if method.train == "lora" and method.lora.start == "residual" and method.quantize not in ("before", "nf4"):
         yield (
             f"method.lora.start=residual is what quantising took from the weights, but with method.quantize="

@@ -154,8 +154,16 @@ class Planner:
         )
         plan = None if files is None or backbone is None else outline
         path = self._find(config, plan, files, backbone)
-        obstacles = tuple(filter(None, [*self.unmet, no_data, no_weights]))
+        obstacles = tuple(filter(None, [*self.unmet, no_data, no_weights, self._no_codes(config)]))
         return Cell(row, part, seed, overrides, config, outline, plan, path, obstacles)
+
+    def _no_codes(self, config: Config) -> str:
+        """Why codes that another package makes cannot be had here."""
+        if not self.run or config.method.quantize != "nf4":
+            return ""
+        from alphatune.packed import nf4  # waits for torch: only rows that need it do
+
+        return "" if nf4.installed() else f"method={config.method.name}: {NF4_NEEDS}"
 
     def _find(
         self, config: Config, plan: Plan | None, files: dict[str, str] | None, backbone: dict[str, Any] | None

@@ -16,6 +16,7 @@ import pytest
 
 from alphatune.compose.compose import config_of
 from alphatune.errors import UserError
+from alphatune.packed import nf4
 from alphatune.run import record
 from alphatune.run.execute import execute
 from alphatune.tables import experiment
@@ -323,6 +324,18 @@ def test_a_file_that_is_no_record_is_named(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(UserError, match=r"x\.json: not a (readable record|record of schema)"):
         record.read(path)
+
+
+def test_a_plan_knows_codes_that_cannot_be_had_here(
+    quick: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "nf4.yaml").write_text(
+        SEARCHED.replace("set: [method=alphatuning], search: [1e-3, 1e-2]", "set: [method=qlora], search: [1e-3]")
+    )
+    for there, told in ((False, ["method=qlora: needs bitsandbytes: pip install 'alphatune[qlora]'"]), (True, [])):
+        monkeypatch.setattr(nf4, "installed", lambda there=there: there)
+        (cell,) = Planner(experiment.load("nf4"), quick, run=True).cells([0]).search
+        assert list(cell.obstacles) == told
 
 
 def test_a_search_may_look_at_less_than_the_rows_do(quick: list[str], folder: Path) -> None:
