@@ -18,6 +18,7 @@ from alphatune.errors import UserError
 from alphatune.learn import models
 from alphatune.run import identity, record
 from alphatune.run.identity import Plan
+from alphatune.settings import NF4_NEEDS
 from alphatune.tables import values
 from alphatune.tables.experiment import Experiment, Row
 from alphatune.tables.recorded import Recorded
