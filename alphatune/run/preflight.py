@@ -20,6 +20,7 @@ from alphatune.run import identity, record, room
 from alphatune.run.pipeline import Run
 from alphatune.run.preflight_model import SplitTexts
 from alphatune.run.preflight_model import problems as of_model
+from alphatune.settings import NF4_NEEDS
 from alphatune.store import unwritable
 
 _OTHER = {"test": "validation", "validation": "test"}
