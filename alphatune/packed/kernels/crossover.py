@@ -18,6 +18,7 @@ from torch import Tensor
 
 from alphatune.packed.kernels import machine, native
 from alphatune.quant.grouping import Grouping
+from alphatune.store import cache
 
 LARGE = 1 << 21  # weights from which on a layer counts as large
 FEW, MANY = (1, 2, 3, 4), (8, 16, 32, 64, 128, 256, 512)
@@ -41,7 +42,7 @@ def limits(planes: int, large: bool, threads: int) -> Limits:
         return Limits(min(int(kept["triples"]), FEW[-1]), min(int(kept["tiles"]), MANY[-1]))
     except (OSError, ValueError, KeyError, TypeError):  # not measured yet, or not a file of ours
         found = measure(planes, large)
-    machine.keep(path, json.dumps({**asdict(found), "cpu": machine.name()}).encode())
+    cache.keep(path, json.dumps({**asdict(found), "cpu": machine.name()}).encode())
     return found
 
 
