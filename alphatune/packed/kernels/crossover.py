@@ -1,7 +1,7 @@
 """Up to how many rows which path is the fastest on this machine: measured once, kept in the cache folder.
 
-Measured are, in turns, the three paths to the same product on random bits of two sizes; the quickest of five times
-counts, so other work on the machine disturbs little.
+Measured are, in turns, the three paths to the same product on random bits of two sizes, and the product with a dense
+weight; the quickest of five times counts, so other work on the machine disturbs little.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,29 +25,53 @@ FEW, MANY = (1, 2, 3, 4), (8, 16, 32, 64, 128, 256, 512)
 SMALLEST_GROUP = 24  # below it, words shared between groups cost triples more than they save
 
 
+SIZES = (8, 16, 64)  # group sizes that stand for those up to the next; then whole rows
+ALLOWED = 1.05  # times the dense product
+
+
 @dataclass(frozen=True)
 class Limits:
-    """The largest number of rows that triples, and above it tiles, are the fastest path for."""
+    """The largest number of rows that triples, and above it tiles, are the fastest path for; where none is fast.
+
+    From `dense` rows to `rebuilt`, both among them, every path takes more than `ALLOWED` times the dense product; none
+    does if `rebuilt` is 0.
+    """
 
     triples: int
     tiles: int
+    dense: int = 0
+    rebuilt: int = 0
+
+    def slow(self, rows: int) -> bool:
+        """Whether so many rows want a dense weight."""
+        return self.dense <= rows <= self.rebuilt
+
+
+def limits_for(planes: int, grouping: Grouping, threads: int) -> Limits:
+    """Those of this machine for layers of so many planes and such groups, with so many threads in torch's products."""
+    standing = max((size for size in SIZES if size <= grouping.size), default=SIZES[0])
+    size = None if grouping.size >= 2 * SIZES[-1] else standing
+    return limits(planes, grouping.rows * grouping.columns >= LARGE, threads, size)
 
 
 @functools.cache
-def limits(planes: int, large: bool, threads: int) -> Limits:
-    """Those of this machine, for layers of so many planes, with so many threads in torch's own products."""
-    path = machine.folder() / f"rows-{planes}-{'large' if large else 'small'}-{threads}-{machine.identity()[:24]}.json"
+def limits(planes: int, large: bool, threads: int, size: int | None) -> Limits:
+    """Those for groups of `size` weights, or for whole rows."""
+    path = machine.folder() / (
+        f"rows-{planes}-{'large' if large else 'small'}-{threads}-g{size or 'row'}-{machine.identity()[:24]}.json"
+    )
     try:
         kept = json.loads(path.read_text())
-        return Limits(min(int(kept["triples"]), FEW[-1]), min(int(kept["tiles"]), MANY[-1]))
+        found = Limits(*(int(kept[name]) for name in ("triples", "tiles", "dense", "rebuilt")))
+        return replace(found, triples=min(found.triples, FEW[-1]), tiles=min(found.tiles, MANY[-1]))
     except (OSError, ValueError, KeyError, TypeError):  # not measured yet, or not a file of ours
-        found = measure(planes, large)
+        found = measure(planes, large, size)
     cache.keep(path, json.dumps({**asdict(found), "cpu": machine.name()}).encode())
     return found
 
 
 @torch.no_grad()
-def measure(planes: int, large: bool) -> Limits:
+def measure(planes: int, large: bool, size: int | None) -> Limits:
     """Time the paths against one another."""
     side = 2048 if large else 768
     random = torch.Generator().manual_seed(0)
@@ -55,7 +79,8 @@ def measure(planes: int, large: bool) -> Limits:
         torch.randint(-(2**31), 2**31, (side // 32, planes, side), dtype=torch.int32, generator=random)
         for _ in range(2 if large else 4)
     ]
-    alpha, grouping = torch.rand(1, planes, side, generator=random), Grouping.of(side, side, None)
+    grouping = Grouping.of(side, side, size)
+    alpha = torch.rand(grouping.per_row, planes, side, generator=random)
 
     def over(product: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor], None]:
         def run(x: Tensor) -> None:
@@ -70,15 +95,24 @@ def measure(planes: int, large: bool) -> Limits:
 
     rebuilt = over(lambda x, bits: x @ native.rebuild(bits, alpha, None, grouping, reuse=True))
 
-    def triples_gain(rows: int) -> float:
-        x = torch.randn(rows, side, generator=random)
-        return _gain(x, by(native.by_triples, rows), by(native.by_tiles, rows))
+    def gain(rows: int, one: Callable[[Tensor], None], other: Callable[[Tensor], None]) -> float:
+        return _gain(torch.randn(rows, side, generator=random), one, other)
 
-    def tiles_gain(rows: int) -> float:
-        return _gain(torch.randn(rows, side, generator=random), by(native.by_tiles, rows), rebuilt)
+    few = FEW if native.permutes() and grouping.size >= SMALLEST_GROUP else ()
+    triples = _best_limit({rows: gain(rows, by(native.by_triples, rows), by(native.by_tiles, rows)) for rows in few})
+    tiles = _best_limit({rows: gain(rows, by(native.by_tiles, rows), rebuilt) for rows in (1, *MANY)})
+    weights = [native.rebuild(bits, alpha, None, grouping, reuse=False) for bits in copies]
 
-    few = {rows: triples_gain(rows) for rows in FEW if native.permutes()}
-    return Limits(_best_limit(few), _best_limit({rows: tiles_gain(rows) for rows in MANY}))
+    def dense(x: Tensor) -> None:
+        for weight in weights:
+            x @ weight
+
+    def over_dense(rows: int) -> float:
+        fastest = by(native.by_triples, rows) if rows <= triples else by(native.by_tiles, rows)
+        return gain(rows, fastest if rows <= max(triples, tiles) else rebuilt, dense)
+
+    slow = [rows for rows in (*FEW, *MANY) if over_dense(rows) < -math.log(ALLOWED)]
+    return Limits(triples, tiles, min(slow, default=0), max(slow, default=0))
 
 
 def _best_limit(gains: dict[int, float]) -> int:
