@@ -110,7 +110,7 @@ def wants_dense(x: Tensor, planes: int, grouping: Grouping) -> bool:
 def _slow(rows: int, planes: int, grouping: Grouping, threads: int) -> bool:
     from alphatune.packed.kernels import crossover
 
-    return crossover.limits_for(planes, grouping, threads).slow(rows)
+    return crossover.limits_for(planes, grouping, threads).want_dense(rows)
 
 
 @functools.cache

@@ -186,7 +186,7 @@ def test_limits_are_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.M
 def test_rows_that_no_path_is_fast_for_get_a_dense_weight_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     from alphatune.packed.kernels import crossover
 
-    monkeypatch.setattr(crossover, "limits_for", lambda *_: crossover.Limits(0, 64, 2, 3))
+    monkeypatch.setattr(crossover, "limits_for", lambda *_: crossover.Limits(0, 64, (2, 3)))
     product._slow.cache_clear()
     product.tell_of_dense_weights.cache_clear()
     drawn = Drawn(40, 64, 8, 3, True)

@@ -1,7 +1,7 @@
 """Up to how many rows which path is the fastest on this machine: measured once, kept in the cache folder.
 
 Measured are, in turns, the three paths to the same product on random bits of two sizes, and the product with a dense
-weight; the quickest of five times counts, so other work on the machine disturbs little.
+weight; the quickest of five times, or of two for many rows, counts, so other work on the machine disturbs little.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -31,20 +31,18 @@ ALLOWED = 1.05  # times the dense product
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest number of rows that triples, and above it tiles, are the fastest path for; where none is fast.
+    """The largest number of rows that triples, and above it tiles, are the fastest path for, and where none is fast.
 
-    From `dense` rows to `rebuilt`, both among them, every path takes more than `ALLOWED` times the dense product; none
-    does if `rebuilt` is 0.
+    At the measured numbers of rows in `slow`, every path takes more than `ALLOWED` times the dense product.
     """
 
     triples: int
     tiles: int
-    dense: int = 0
-    rebuilt: int = 0
+    slow: tuple[int, ...] = ()
 
-    def slow(self, rows: int) -> bool:
-        """Whether so many rows want a dense weight."""
-        return self.dense <= rows <= self.rebuilt
+    def want_dense(self, rows: int) -> bool:
+        """Whether so many rows want a dense weight: as the next larger number that was measured."""
+        return next((measured for measured in (*FEW, *MANY) if measured >= rows), MANY[-1]) in self.slow
 
 
 def limits_for(planes: int, grouping: Grouping, threads: int) -> Limits:
@@ -62,8 +60,8 @@ def limits(planes: int, large: bool, threads: int, size: int | None) -> Limits:
     )
     try:
         kept = json.loads(path.read_text())
-        found = Limits(*(int(kept[name]) for name in ("triples", "tiles", "dense", "rebuilt")))
-        return replace(found, triples=min(found.triples, FEW[-1]), tiles=min(found.tiles, MANY[-1]))
+        triples, tiles = min(int(kept["triples"]), FEW[-1]), min(int(kept["tiles"]), MANY[-1])
+        return Limits(triples, tiles, tuple(map(int, kept["slow"])))
     except (OSError, ValueError, KeyError, TypeError):  # not measured yet, or not a file of ours
         found = measure(planes, large, size)
     cache.keep(path, json.dumps({**asdict(found), "cpu": machine.name()}).encode())
@@ -111,8 +109,7 @@ def measure(planes: int, large: bool, size: int | None) -> Limits:
         fastest = by(native.by_triples, rows) if rows <= triples else by(native.by_tiles, rows)
         return gain(rows, fastest if rows <= max(triples, tiles) else rebuilt, dense)
 
-    slow = [rows for rows in (*FEW, *MANY) if over_dense(rows) < -math.log(ALLOWED)]
-    return Limits(triples, tiles, min(slow, default=0), max(slow, default=0))
+    return Limits(triples, tiles, tuple(rows for rows in (*FEW, *MANY) if over_dense(rows) < -math.log(ALLOWED)))
 
 
 def _best_limit(gains: dict[int, float]) -> int:
@@ -128,7 +125,7 @@ def _best_limit(gains: dict[int, float]) -> int:
 def _gain(x: Tensor, one: Callable[[Tensor], None], other: Callable[[Tensor], None]) -> float:
     """The logarithm of how many times faster `one` is than `other`, in wall time: threads count for what they save."""
     times: dict[Callable[[Tensor], None], list[float]] = {one: [], other: []}
-    for turn in range(6):
+    for turn in range(6 if len(x) <= 16 else 3):  # long products are disturbed less
         for call in (one, other) if turn % 2 else (other, one):
             started = time.perf_counter()
             call(x)
