@@ -37,7 +37,7 @@ def style() -> Iterator[None]:
         yield
 
 
-def titles(figure: Figure, title: str, subtitle: str) -> None:
+def titles(figure: Figure, title: str, subtitle: str = "") -> None:
     """Title above all, and what stands in for the published model and data under it; long ones are wrapped."""
     width = int(figure.get_figwidth() * 11)
     lines = textwrap.wrap(title, width)
