@@ -39,8 +39,8 @@ def check(run: Run) -> list[str]:
     if len(found) == 1:
         raise UserError(found[0])
     if found:
-        listed = "".join(f"\n  {i}. {problem}" for i, problem in enumerate(found, 1))
-        raise UserError(f"{len(found)} problems, nothing was started:{listed}")
+        numbered = (f"{i}. {problem}" for i, problem in enumerate(found, 1))
+        raise UserError(f"{len(found)} problems, nothing was started:", *numbered)
     return warnings(run)
 
 
