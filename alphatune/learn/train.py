@@ -7,6 +7,7 @@ checkpoints hold trained parameters only.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from alphatune.learn.loss import classification_loss, language_loss, token_losse
 from alphatune.progress import Progress
 
 TRAINED = "trained.safetensors"
+_VALIDATED = 16  # examples at once
 log = logging.getLogger("alphatune")
 
 
@@ -177,14 +179,14 @@ class _Trainer(Trainer):
         smoothing = self.config.hparams.label_smoothing
         if ranks.is_parallel(model):
             ranks.reseed(self.state.global_step, self.args.seed)
-            return model(inputs, smoothing)
+            return model(self.loss_of, inputs, smoothing)
         return self.loss_of(model, inputs, smoothing)
 
     def _wrap_model(self, model: nn.Module, training: bool = True, dataloader: Any = None) -> nn.Module:
         if not torch.distributed.is_initialized() or not training or ranks.is_parallel(model):
             return super()._wrap_model(model, training, dataloader)
         self.accelerator.prepare_model(model, evaluation_mode=True)  # its precision only: the loss is what is wrapped
-        return ranks.parallel(model, self.loss_of)
+        return ranks.parallel(model)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         if ranks.rank() == 0:
@@ -206,7 +208,7 @@ class _Trainer(Trainer):
         items: Any = self.eval_dataset
         training = model.training
         model.eval()
-        loss = {"eval_loss": validation_loss(model, items, self.config, self.data_collator)}
+        loss = {"eval_loss": validation_loss(model, items, self.config, self.data_collator, shared=True)}
         model.train(training)
         self.log(loss)
         # or the Trainer would evaluate the last step again at the end of the epoch
@@ -225,22 +227,38 @@ class _Trainer(Trainer):
 
 
 @torch.no_grad()
-def validation_loss(model: nn.Module, items: list[Item], config: Config, collate: Callable[..., Any]) -> float:
-    """Mean loss over all label tokens (or examples) of `items`, without label smoothing, for a model in eval mode."""
+def validation_loss(
+    model: nn.Module, items: list[Item], config: Config, collate: Callable[..., Any], shared: bool = False
+) -> float:
+    """Mean loss over all label tokens (or examples) of `items`, without label smoothing, for a model in eval mode.
+
+    Args:
+        shared: every process calls this and takes its part of the batches; all get the sum that one process gets, to
+            the last bit.
+    """
     device = next(model.parameters()).device
-    total, count = 0.0, 0
+    number, processes = (ranks.rank(), ranks.size()) if shared else (0, 1)
     order = sorted(range(len(items)), key=lambda i: len(items[i].input_ids))
-    for start in range(0, len(order), 16):
-        batch = batches.to_device(collate([items[i] for i in order[start : start + 16]]), device)
-        if config.task.kind == "classification":
-            n = len(batch["labels"])
-            total += float(classification_loss(model, batch)) * n
-        else:
-            logits, labels = token_losses(model, batch)
-            n = len(labels)
-            total += float(nn.functional.cross_entropy(logits.float(), labels, reduction="sum"))
-        count += n
+    starts, mine = range(0, len(order), _VALIDATED), []
+    summed = _summed_over_examples if config.task.kind == "classification" else _summed_over_tokens
+    for start in starts[number::processes]:
+        chosen = [items[i] for i in order[start : start + _VALIDATED]]
+        mine.append(summed(model, batches.to_device(collate(chosen), device)))
+    parts = [json.loads(part) for part in ranks.words.gathered(json.dumps(mine))] if shared else [mine]
+    total, count = 0.0, 0
+    for i in range(len(starts)):  # in the order of one process
+        summed_here, counted_here = parts[i % processes][i // processes]
+        total, count = total + summed_here, count + counted_here
     return total / max(1, count)
+
+
+def _summed_over_examples(model: nn.Module, batch: dict[str, Tensor]) -> tuple[float, int]:
+    return float(classification_loss(model, batch)) * len(batch["labels"]), len(batch["labels"])
+
+
+def _summed_over_tokens(model: nn.Module, batch: dict[str, Tensor]) -> tuple[float, int]:
+    logits, labels = token_losses(model, batch)
+    return float(nn.functional.cross_entropy(logits.float(), labels, reduction="sum")), len(labels)
 
 
 class _Shown(TrainerCallback):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,26 @@ def test_a_run_on_two_processes_is_that_of_one(method: str, quick: list[str], tm
     assert all(torch.allclose(t, adapters[1][name], atol=1e-4) for name, t in adapters[0].items())
     files = [sorted(p.relative_to(tmp_path / n).as_posix() for p in (tmp_path / n).rglob("*")) for n in ("two", "one")]
     assert files[0] == files[1]  # nothing is left of the second process
+
+
+@pytest.mark.slow
+def test_validation_and_decoding_on_two_processes_have_the_bytes_of_one(quick: list[str], tmp_path: Path) -> None:
+    places = [o for o in quick if not o.startswith("runtime.artifacts=")]
+
+    def call(name: str) -> list[str]:
+        own = [f"runtime.artifacts={tmp_path / name}", f"runtime.records={tmp_path / name}-records"]
+        return [*places, "method=lora", "trainer.max_steps=5", "decode.batch_size=2", *own]
+
+    assert main(call("one")) == 0
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    for stage in ("evaluate", "decode", "score"):
+        shutil.rmtree(tmp_path / "two" / stage)
+    done = together("-m", "alphatune.run", *call("two"))
+    assert done.returncode == 0, done.stderr
+    assert [done.stderr.count(f"{stage} made ") for stage in ("evaluate ", "decode   ", "adapt    ")] == [1, 1, 0]
+    kept = [{p.relative_to(tmp_path / n): p.read_bytes() for p in (tmp_path / n).rglob("*") if p.is_file()
+             and p.suffix != ".lock"} for n in ("one", "two")]  # fmt: skip
+    assert kept[0] == kept[1]
 
 
 def test_torchrun_of_anything_else_is_refused_once(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
