@@ -182,7 +182,8 @@ class Run:
         assert self.plan.adapted is not None
         items = batches.training_items(self.train_examples, tokenizer, self.config.task, counts)
         scratch, pad = self.store.scratch("adapt", self.plan.adapted), int(tokenizer.pad_token_id)
-        return train.train(model, items, self._validation(tokenizer), self.config, pad, scratch, self.report)
+        validation, report = self._validation(tokenizer), self.report
+        return train.train(model, items, validation, self.config, pad, scratch, report, self.device)
 
     def _validation(self, tokenizer: Any) -> list[batches.Item]:
         return batches.training_items(self.validation_examples, tokenizer, self.config.task, batches.Counts())
@@ -272,7 +273,8 @@ class Run:
         """The base on the device, with what the method trains in it."""
         model, tokenizer = self.base()
         seeding.seed(self.config.seed)  # what the method draws depends on the seed, not on what was drawn before
-        return methods.prepare(model, self.config).to(self.device), tokenizer
+        model = methods.prepare(model, self.config)
+        return (model if self.config.runtime.shard else model.to(self.device)), tokenizer  # or part by part, later
 
     def _adapted_model(self) -> tuple[nn.Module, Any]:
         """The model after adaptation, LoRA merged where the weights are dense."""
