@@ -35,7 +35,7 @@ def _start(folder: Path, rows: str, *more: str) -> subprocess.Popen[str]:
 
 
 def test_a_table_is_carried_out_and_a_failed_cell_is_told(tmp_path: Path) -> None:
-    wrong = "{id: tiny/wrong, label: Wrong, set: [method=lora, runtime.shard=true]}"
+    wrong = "{id: tiny/wrong, label: Wrong, set: [method=lora, method.lora.r=2, runtime.shard=true]}"
     process = _start(tmp_path, f"{wrong}, {{id: tiny/lora, label: LoRA, set: [method=lora]}}")
     _, told = process.communicate(timeout=500)
     assert process.returncode == 1, told
