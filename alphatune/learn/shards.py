@@ -40,7 +40,7 @@ def whole(tensor: Tensor) -> Tensor:
     """
     if not isinstance(tensor, DTensor):
         return tensor.detach().cpu().contiguous()
-    gathered = tensor.detach().full_tensor()
+    gathered: Tensor = tensor.full_tensor().detach()
     return gathered.cpu() if ranks.rank() == 0 else torch.empty(0)
 
 

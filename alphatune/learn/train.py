@@ -206,8 +206,8 @@ class _Trainer(Trainer):
         else:
             self.store_flos()  # a sum over all processes, which the first one makes when it saves
             if self.root is not None:  # so are, in this order, the whole tensors
-                trained_parameters(model.model)
-                self.optimizer.state_dict()
+                trained_parameters(self.model)  # type: ignore[arg-type]
+                self.optimizer.state_dict()  # type: ignore[union-attr]
 
     def get_train_dataloader(self) -> DataLoader:
         lengths = [len(item.input_ids) for item in self.train_dataset]  # type: ignore[union-attr]

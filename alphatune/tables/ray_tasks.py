@@ -86,7 +86,7 @@ def tasks(options: str) -> Iterator[Tasks]:
 def _needs(options: str) -> dict[str, Any]:
     """Arguments of `ray.remote`; a task that states no GPU gets none."""
     found: dict[str, Any] = {"num_cpus": 1.0}
-    resources = {}
+    resources: dict[str, float] = {}
     for option in shlex.split(options):
         name, _, text = option.partition("=")
         try:

@@ -76,10 +76,12 @@ def run(cells: list[Cell], own_process: bool, jobs: int | None = None, elsewhere
             progress.ended += 1
 
     with ExitStack() as ends:
-        for environment in [] if elsewhere else _environments(jobs):
-            slots.put(partial(_apart, environment=environment) if own_process else _worker(environment, ends))
-        for _ in range(jobs if elsewhere else 0):
-            slots.put(elsewhere)
+        if elsewhere:
+            for _ in range(jobs):
+                slots.put(elsewhere)
+        else:
+            for environment in _environments(jobs):
+                slots.put(partial(_apart, environment=environment) if own_process else _worker(environment, ends))
         for wave in waves(ready):
             with ThreadPoolExecutor(jobs) as pool:
                 futures = {pool.submit(job, cell): cell for cell in wave}
