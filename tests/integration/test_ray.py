@@ -37,7 +37,7 @@ def _start(folder: Path, rows: str, *more: str) -> subprocess.Popen[str]:
 def test_a_table_is_carried_out_and_a_failed_cell_is_told(tmp_path: Path) -> None:
     wrong = "{id: tiny/wrong, label: Wrong, set: [method=lora, method.lora.r=2, runtime.shard=true]}"
     process = _start(tmp_path, f"{wrong}, {{id: tiny/lora, label: LoRA, set: [method=lora]}}")
-    _, told = process.communicate(timeout=500)
+    _, told = process.communicate(timeout=1000)
     assert process.returncode == 1, told
     records = [json.loads(p.read_text(encoding="utf-8")) for p in (tmp_path / "records").rglob("*.json")]
     assert sorted(r["seed"] for r in records) == [0, 1], told
@@ -52,7 +52,7 @@ def test_a_table_is_carried_out_and_a_failed_cell_is_told(tmp_path: Path) -> Non
 
 def test_a_table_that_is_told_to_end_ends_its_cells(tmp_path: Path) -> None:
     process = _start(tmp_path, "{id: tiny/lora, label: LoRA, set: [method=lora]}", "trainer.max_steps=4000")
-    deadline = time.monotonic() + 400
+    deadline = time.monotonic() + 900
     while not (makers := list((tmp_path / "store" / "adapt").glob("*.maker"))) and time.monotonic() < deadline:
         assert process.poll() is None
         time.sleep(0.2)
