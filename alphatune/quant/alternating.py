@@ -139,7 +139,7 @@ def _step(rows: _Rows, state: _State, offset: bool) -> _State:
     mass, moment = (torch.empty_like(part).scatter_(1, state.order, part) for part in (state.mass, state.moment))
     gram = mass @ (table[:, :, None] * table[:, None]).flatten(1)
     # whole counts are exact, so only a gram that is singular has a pivot near 0; sums of weights are not
-    solved = _least_squares(gram.T.view(k, k, -1), (moment @ table).T, 1e-9 if rows.mass is None else 1e-6)
+    solved = bcq.least_squares(gram.T.view(k, k, -1), (moment @ table).T, 1e-9 if rows.mass is None else 1e-6)
     alpha = solved[:bits].T.abs().float().sort(dim=1, descending=True).values  # the same set of values
     centre = solved[bits].float() if offset else state.centre
     levels, order = (alpha @ table[:, :bits].float().T).sort(dim=1)
@@ -148,29 +148,6 @@ def _step(rows: _Rows, state: _State, offset: bool) -> _State:
     edges = state.edges.clone()
     edges[:, 1:-1] = torch.searchsorted(rows.values, middles, right=True)  # a weight in the middle goes down
     return _State.of(rows, alpha, centre, values, order, edges)
-
-
-def _least_squares(gram: Tensor, moment: Tensor, tolerance: float) -> Tensor:
-    """The solution [k, n] of n small systems, gram [k, k, n] and moment [k, n]; that of least norm where singular.
-
-    Elimination of all systems at once, with the diagonals brought to 1: k is at most 9 and n large.
-    """
-    k = len(gram)
-    scale = gram.diagonal().T.clamp(min=1e-300).rsqrt()  # [k, n]
-    left, right = gram * scale[:, None] * scale, moment * scale
-    singular = torch.zeros(gram.shape[2], dtype=torch.bool, device=gram.device)
-    for j in range(k):
-        singular |= ~(left[j, j] > tolerance)
-        factor = left[j + 1 :, j] / left[j, j]
-        left[j + 1 :, j:] -= factor[:, None] * left[j, j:]
-        right[j + 1 :] -= factor * right[j]
-    for j in reversed(range(k)):
-        right[j] = (right[j] - (left[j, j + 1 :] * right[j + 1 :]).sum(dim=0)) / left[j, j]
-    solution = scale * right
-    if bool(singular.any()):
-        systems, targets = gram[:, :, singular].permute(2, 0, 1), moment[:, singular].T[:, :, None]
-        solution[:, singular] = bcq.normal_solution(systems, targets, tolerance)[:, :, 0].T
-    return solution
 
 
 def _greedy(rows: _Rows, bits: int, offset: bool) -> _State:

@@ -61,6 +61,29 @@ def normal_solution(gram: Tensor, moment: Tensor, tolerance: float | None = None
     return solution
 
 
+def least_squares(gram: Tensor, moment: Tensor, tolerance: float) -> Tensor:
+    """The solution [k, n] of n small systems, gram [k, k, n] and moment [k, n]; that of least norm where singular.
+
+    Elimination of all systems at once, with the diagonals brought to 1: k is at most 9 and n large.
+    """
+    k = len(gram)
+    scale = gram.diagonal().T.clamp(min=1e-300).rsqrt()  # [k, n]
+    left, right = gram * scale[:, None] * scale, moment * scale
+    singular = torch.zeros(gram.shape[2], dtype=torch.bool, device=gram.device)
+    for j in range(k):
+        singular |= ~(left[j, j] > tolerance)
+        factor = left[j + 1 :, j] / left[j, j]
+        left[j + 1 :, j:] -= factor[:, None] * left[j, j:]
+        right[j + 1 :] -= factor * right[j]
+    for j in reversed(range(k)):
+        right[j] = (right[j] - (left[j, j + 1 :] * right[j + 1 :]).sum(dim=0)) / left[j, j]
+    solution = scale * right
+    if bool(singular.any()):
+        systems, targets = gram[:, :, singular].permute(2, 0, 1), moment[:, singular].T[:, :, None]
+        solution[:, singular] = normal_solution(systems, targets, tolerance)[:, :, 0].T
+    return solution
+
+
 def optimal(vectors: Tensor, bits: int) -> Fit:
     """The global optimum of the squared error for one or two bits, in O(g log g).
 
