@@ -24,15 +24,11 @@ from alphatune.quant.grouping import Grouping
 
 def rebuild(signs: Tensor, scales: Tensor, grouping: Grouping) -> Tensor:
     """W_q [n, in] from signs [n, q, in] and scales [G, k, n]; k = q + 1 has the offset last."""
-    if grouping.span == 1:
-        planes = _cut(_with_ones(signs, scales.shape[1] > signs.shape[1]), grouping.per_row, grouping.size)
-        rebuilt = scales.permute(2, 0, 1)[:, :, None] @ planes  # [n, G, 1, g]
-        return rebuilt.reshape(len(signs), -1)[:, : grouping.columns]
-    weight = torch.zeros(grouping.columns, grouping.rows, device=signs.device)
+    weight = torch.zeros(grouping.rows, grouping.columns, device=signs.device)
     for i in range(scales.shape[1]):
-        spread = grouping.spread(scales[:, i])
-        weight += torch.where(signs[:, i].T, spread, -spread) if i < signs.shape[1] else spread
-    return weight.T
+        spread = grouping.spread(scales[:, i]).T
+        weight += torch.where(signs[:, i], spread, -spread) if i < signs.shape[1] else spread
+    return weight
 
 
 def best_scales(
@@ -88,7 +84,7 @@ def _signs(codes: Tensor, bits: int) -> Tensor:
 
 def refine(
     rows: Tensor, signs: Tensor, scales: Tensor, grouping: Grouping, curvature: Curvature, solver: str, rounds: int
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Better codes and scales for the output error, from given ones; no row gets worse in the damped output error.
 
     First the scales are solved for the given codes. Then, `rounds` times, codes for the scales ("gptq": by feedback,
@@ -102,11 +98,12 @@ def refine(
         solver: "hessian" or "gptq".
 
     Returns:
-        signs and scales; in each group the scales are not negative and the largest comes first, offset last.
+        signs, scales and the damped output errors [n]; in each group the scales are not negative and the largest comes
+        first, offset last.
     """
     if grouping.per_row == 1:
-        signs, scales = whole_rows.refine(rows, signs, scales[0], curvature, solver, rounds)
-        return signs, scales[None]
+        signs, scales, error = whole_rows.refine(rows, signs, scales[0], curvature, solver, rounds)
+        return signs, scales[None], error
     bits, offset = signs.shape[1], scales.shape[1] > signs.shape[1]
     hessian = curvature.hessian
     target = rows @ hessian
@@ -127,7 +124,7 @@ def refine(
         best_signs = torch.where(better[:, None, None], signs, best_signs)
         best = torch.where(better, scales, best)
         error = torch.where(better, new_error, error)
-    return best_signs, best
+    return best_signs, best, error
 
 
 def rows_at_once(grouping: Grouping, unknowns: int) -> int:

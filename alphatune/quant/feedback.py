@@ -35,7 +35,7 @@ class Codebook:
 
     def nearest(self, group: int, rows: Tensor) -> Tensor:
         """The codes of the nearest values of weights [n, m] of one group; one in the middle goes down. uint8 [n, m]."""
-        position = torch.searchsorted(self.middles[group].T.contiguous(), rows)
+        position = torch.searchsorted(self.middles[group].T.contiguous(), rows.contiguous())
         return self.numbers[group].T.to(torch.uint8).gather(1, position)
 
 

@@ -86,9 +86,9 @@ def solve_matrix(
         part = Grouping(rows.shape[0], grouping.columns, grouping.size)
         signs, by_group, error = _solve(rows, part, config, curvature)
         if curvature is None:
-            errors.add(rows, error)
+            errors.add(rows, error or 0.0)
         else:
-            errors.add_output(rows, calibrated.rebuild(signs, by_group, part), curvature.moments)
+            errors.add_output(rows, calibrated.rebuild(signs, by_group, part), curvature, error)
         packed[:, :, start : start + step] = packing.pack(signs)
         first = start // grouping.span
         scales[:, :, first : first + by_group.shape[2]] = by_group
@@ -104,10 +104,10 @@ def solve_matrix(
 
 def _solve(
     rows: Tensor, part: Grouping, config: Quantization, curvature: Curvature | None
-) -> tuple[Tensor, Tensor, float]:
+) -> tuple[Tensor, Tensor, float | None]:
     """Signs [n, q, in] and scales [G, k, R] of some rows, k = q + 1 with the offset last; and the squared error.
 
-    With a curvature the error is that of the start, and weighted.
+    With a curvature the error is that of the output, damping included, or None where it is not known.
     """
     vectors = part.vectors(rows)
     weights: list[Tensor] | list[None] = [None] * len(vectors)
@@ -116,9 +116,12 @@ def _solve(
     fits = [solve_vectors(piece, config, weight) for piece, weight in zip(vectors, weights, strict=True)]
     scales = [f.alpha if f.offset is None else torch.cat([f.alpha, f.offset[:, None]], dim=1) for f in fits]
     whole, by_group = part.from_vectors([f.signs for f in fits], scales)
-    if curvature is not None and isinstance(config, BCQConfig) and config.solver != "weighted":
-        whole, by_group = calibrated.refine(rows, whole, by_group, part, curvature, config.solver, config.rounds)
-    return whole, by_group, sum(float(f.error.double().sum()) for f in fits)
+    if curvature is None:
+        return whole, by_group, sum(float(f.error.double().sum()) for f in fits)
+    if not isinstance(config, BCQConfig) or config.solver == "weighted":
+        return whole, by_group, None
+    whole, by_group, error = calibrated.refine(rows, whole, by_group, part, curvature, config.solver, config.rounds)
+    return whole, by_group, float(error.double().sum())
 
 
 def solve_vectors(vectors: Tensor, config: Quantization, weights: Tensor | None = None) -> Fit:
@@ -156,11 +159,15 @@ class _Errors:
         self.weight += error
         self.weight_power += float(rows.square().sum())
 
-    def add_output(self, rows: Tensor, rebuilt: Tensor, moments: Tensor) -> None:
+    def add_output(self, rows: Tensor, rebuilt: Tensor, curvature: Curvature, damped: float | None) -> None:
         difference = rows - rebuilt
-        self.add(rows, float(difference.square().sum()))
-        self.output += float(output_error(difference, moments).sum())
-        self.output_power += float(output_error(rows, moments).sum())
+        lost = float(difference.square().sum())
+        self.add(rows, lost)
+        if damped is None:
+            self.output += float(output_error(difference, curvature.moments).sum())
+        else:
+            self.output += damped - curvature.damping * lost
+        self.output_power += float(output_error(rows, curvature.moments).sum())
 
 
 def _root_of_ratio(part: float, whole: float) -> float:
