@@ -159,8 +159,10 @@ def draw(name: str, axis: str, found: dict[str, Any]) -> None:
         if label not in ("x", "slopes"):
             axes.loglog(found["x"], values, marker="o", label=f"{label} (slope {found['slopes'][label]:.2f})")
     axes.set_xlabel(axis)
-    axes.grid(alpha=0.3, which="both")
-    axes.legend(fontsize=8)
+    axes.set_xticks(found["x"], [f"{x:g}" if x < 1e6 else f"{x / 1e6:.0f} M" for x in found["x"]])
+    axes.set_xticks([], minor=True)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     figure.savefig(PICTURES / f"growth-{name}.png", dpi=80)
     pyplot.close(figure)
 

@@ -16,15 +16,14 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from alphatune.packed.kernels import machine, native
+from alphatune.native import machine
+from alphatune.packed.kernels import native
 from alphatune.quant.grouping import Grouping
 from alphatune.store import cache
 
 LARGE = 1 << 21  # weights from which on a layer counts as large
 FEW, MANY = (1, 2, 3, 4), (8, 16, 32, 64, 128, 256, 512)
 SMALLEST_GROUP = 24  # below it, words shared between groups cost triples more than they save
-
-
 SIZES = (8, 16, 64)  # group sizes that stand for those up to the next; then whole rows
 ALLOWED = 1.05  # times the dense product
 
@@ -62,7 +61,7 @@ def limits(planes: int, large: bool, threads: int, size: int | None) -> Limits:
         kept = json.loads(path.read_text())
         triples, tiles = min(int(kept["triples"]), FEW[-1]), min(int(kept["tiles"]), MANY[-1])
         return Limits(triples, tiles, tuple(map(int, kept["slow"])))
-    except (OSError, ValueError, KeyError, TypeError):  # not measured yet, or not a file of ours
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # not measured yet, or not a file of ours
         found = measure(planes, large, size)
     cache.keep(path, json.dumps({**asdict(found), "cpu": machine.name()}).encode())
     return found
