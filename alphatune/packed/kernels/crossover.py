@@ -23,9 +23,11 @@ from alphatune.store import cache
 
 LARGE = 1 << 21  # weights from which on a layer counts as large
 FEW, MANY = (1, 2, 3, 4), (8, 16, 32, 64, 128, 256, 512)
+FEW_ENOUGH = 16  # rows up to which reading weights is what counts
 SMALLEST_GROUP = 24  # below it, words shared between groups cost triples more than they save
 SIZES = (8, 16, 64)  # group sizes that stand for those up to the next; then whole rows
 ALLOWED = 1.05  # times the dense product
+CACHE = 64 << 20  # bytes of dense weights that do not stay in a cache from one call to the next, as a model's do not
 
 
 @dataclass(frozen=True)
@@ -74,21 +76,22 @@ def measure(planes: int, large: bool, size: int | None) -> Limits:
     random = torch.Generator().manual_seed(0)
     copies = [
         torch.randint(-(2**31), 2**31, (side // 32, planes, side), dtype=torch.int32, generator=random)
-        for _ in range(2 if large else 4)
+        for _ in range(CACHE // (4 * side * side))
     ]
+    some = 2 if large else 4
     grouping = Grouping.of(side, side, size)
     alpha = torch.rand(grouping.per_row, planes, side, generator=random)
 
-    def over(product: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor], None]:
+    def over(product: Callable[[Tensor, Tensor], Tensor], all_copies: bool = False) -> Callable[[Tensor], None]:
         def run(x: Tensor) -> None:
-            for qweight in copies:
+            for qweight in copies if all_copies else copies[:some]:
                 product(x, qweight)
 
         return run
 
-    def by(kernel: Callable[..., native.Product], rows: int) -> Callable[[Tensor], None]:
+    def by(kernel: Callable[..., native.Product], rows: int, all_copies: bool = False) -> Callable[[Tensor], None]:
         product = kernel(rows, planes, False, grouping)
-        return over(lambda x, bits: product(x, bits, alpha, None))
+        return over(lambda x, bits: product(x, bits, alpha, None), all_copies)
 
     rebuilt = over(lambda x, bits: x @ native.rebuild(bits, alpha, None, grouping, reuse=True))
 
@@ -100,15 +103,18 @@ def measure(planes: int, large: bool, size: int | None) -> Limits:
     tiles = _best_limit({rows: gain(rows, by(native.by_tiles, rows), rebuilt) for rows in (1, *MANY)})
     weights = [native.rebuild(bits, alpha, None, grouping, reuse=False) for bits in copies]
 
-    def dense(x: Tensor) -> None:
-        for weight in weights:
-            x @ weight
-
     def over_dense(rows: int) -> float:
-        fastest = by(native.by_triples, rows) if rows <= triples else by(native.by_tiles, rows)
-        return gain(rows, fastest if rows <= max(triples, tiles) else rebuilt, dense)
+        def dense(x: Tensor) -> None:
+            for weight in weights if rows <= FEW_ENOUGH else weights[:some]:
+                x @ weight
 
-    return Limits(triples, tiles, tuple(rows for rows in (*FEW, *MANY) if over_dense(rows) < -math.log(ALLOWED)))
+        fastest = native.by_triples if rows <= triples else native.by_tiles
+        ours = by(fastest, rows, rows <= FEW_ENOUGH) if rows <= max(triples, tiles) else rebuilt
+        return gain(rows, ours, dense)
+
+    # a dense weight costs memory, so one disturbed measurement must not ask for it
+    slow = [n for n in (*FEW, *MANY) if all(over_dense(n) < -math.log(ALLOWED) for _ in range(3))]
+    return Limits(triples, tiles, tuple(slow))
 
 
 def _best_limit(gains: dict[int, float]) -> int:
@@ -124,7 +130,7 @@ def _best_limit(gains: dict[int, float]) -> int:
 def _gain(x: Tensor, one: Callable[[Tensor], None], other: Callable[[Tensor], None]) -> float:
     """The logarithm of how many times faster `one` is than `other`, in wall time: threads count for what they save."""
     times: dict[Callable[[Tensor], None], list[float]] = {one: [], other: []}
-    for turn in range(6 if len(x) <= 16 else 3):  # long products are disturbed less
+    for turn in range(6 if len(x) <= FEW_ENOUGH else 3):  # long products are disturbed less
         for call in (one, other) if turn % 2 else (other, one):
             started = time.perf_counter()
             call(x)
