@@ -16,7 +16,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent.parent / "alphatune"
 PICTURE = Path(__file__).with_name("rooms.svg")
 GROUND = "ground"  # the files that stand in no room: the package's own folder
-ROOMS = [GROUND, "store", "quant", "packed", "hf", "data", "metrics", "learn", "compose", "run", "search", "tables",
+ROOMS = [GROUND, "store", "native", "quant", "packed", "hf", "data", "metrics", "learn", "compose", "run", "search", "tables",
          "pages", "tools"]  # fmt: skip
 ON_THE_GROUND = "What every room stands on"
 
