@@ -13,8 +13,8 @@ from conftest import ROOT
 PACKAGE = ROOT / "alphatune"
 
 # A room imports only the ground and rooms before it. The command line names its commands by text, so it imports none.
-ROOMS = ["ground", "store", "native", "quant", "packed", "hf", "data", "metrics", "learn", "compose", "run", "search", "tables",
-         "pages", "tools"]  # fmt: skip
+ROOMS = ["ground", "store", "native", "quant", "packed", "hf", "data", "metrics", "learn", "compose", "run", "search",
+         "tables", "pages", "tools"]  # fmt: skip
 GROUND = {"errors", "terminal", "progress", "ranges", "settings", "config", "groups", "versions",
           "__main__", "score", "table"}  # fmt: skip
 
