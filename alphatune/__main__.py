@@ -41,9 +41,9 @@ EXTRAS = {  # extra of this package -> the modules that it brings
         "hydra", "omegaconf", "datasets", "pyarrow", "sacrebleu", "rouge_score", "nltk", "pyter", "pycocoevalcap",
         "sklearn", "scipy", "matplotlib", "filelock", "jinja2", "requests", "yaml",
     },
-    "search": {"optuna"}, "qlora": {"bitsandbytes"}, "wandb": {"wandb"}, "tensorboard": {"tensorboard"},
+    "search": {"optuna"}, "qlora": {"bitsandbytes"}, "wandb": {"wandb"}, "tensorboard": {"tensorboard"}, "ray": {"ray"},
 }  # fmt: skip
-_INSTEAD = "leave torchrun away (table has --jobs N and --launcher slurm)"
+_INSTEAD = "leave torchrun away (table has --jobs N and --launcher slurm or ray)"
 EXAMPLES = """\
 examples:
   alphatune run                                      the embedded model, offline

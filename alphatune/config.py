@@ -208,6 +208,7 @@ class Runtime:
     records: str = "results/records"  # one JSON per finished run
     force: bool = False  # run again although the record exists
     progress: bool = True
+    shard: bool = False  # cut the weights that train up among the processes of torchrun
 
 
 @dataclass

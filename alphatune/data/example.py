@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, field
 
 
@@ -35,3 +36,11 @@ class Dataset:
     def split(self, name: str) -> list[Example]:
         """The examples of split `name` ("train", "validation" or "test")."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
+
+
+def limited(examples: list[Example], limit: int | None) -> list[Example]:
+    """The first `limit` of a fixed shuffle, in their own order; without a limit, all."""
+    if limit is None or limit >= len(examples):
+        return examples
+    chosen = set(random.Random(0).sample(range(len(examples)), limit))
+    return [e for i, e in enumerate(examples) if i in chosen]

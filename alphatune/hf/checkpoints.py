@@ -82,7 +82,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise UserError(f"{path.parent} has no {path.name}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # text that is not UTF-8, too
+    except (ValueError, RecursionError) as error:  # text that is not UTF-8, too
         raise UserError(f"{path}: not JSON: {first_line(error)}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}, not an object of settings")

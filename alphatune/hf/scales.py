@@ -6,6 +6,7 @@ another by looking at other tensors: no weight is rebuilt, copied or moved. Merg
 
 from __future__ import annotations
 
+import hashlib
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -44,7 +45,7 @@ class AlphaTuningConfig(PeftConfig):
     """Train scales of packed layers and nothing else.
 
     Raises:
-        UserError: an unknown value of `trainable`.
+        UserError: an unknown value of `trainable`, or one that is not what was saved.
     """
 
     trainable: str = field(
@@ -58,18 +59,27 @@ class AlphaTuningConfig(PeftConfig):
     modules_to_save: list[str] | None = field(
         default=None, metadata={"help": "Other modules to train and to save whole, such as a new head."}
     )
-    base_fingerprint: str | None = field(
-        default=None, metadata={"help": "Hash of the base's codes and scales; filled in by the first use."}
-    )
+    base_fingerprint: str | None = field(default=None, metadata={"help": "Hash of the base; filled in by first use."})
+    seal: str | None = field(default=None, metadata={"help": "Hash of what the scales are; filled in when saved."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = _Type.ALPHATUNING  # type: ignore[assignment]
         if self.trainable not in TRAINABLE:
             raise UserError(f"trainable={self.trainable}: must be one of: {', '.join(TRAINABLE)}")
+        if self.seal not in (None, self._seal()):  # "first" and "gain" have scales of one shape, and other results
+            raise UserError("adapter_config.json: trainable or base_fingerprint is not what was saved with the scales")
         if isinstance(self.target_modules, list | tuple):
             self.target_modules = set(self.target_modules)  # type: ignore[assignment]  # peft's own form
         self._expected_base = self.base_fingerprint  # given by a saved adapter, unlike one that is filled in later
+
+    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
+        """Write adapter_config.json, sealed."""
+        self.seal = self._seal()
+        super().save_pretrained(save_directory, **kwargs)
+
+    def _seal(self) -> str:
+        return hashlib.sha256(f"{self.trainable} {self.base_fingerprint}".encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON values, in a fixed order."""

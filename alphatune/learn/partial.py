@@ -32,24 +32,39 @@ class Partial:
     def __init__(self, path: Path, ids: list[str]) -> None:
         self.path, self.ids = path, ids
 
+    def part(self, number: int) -> Partial:
+        """The file that process `number` of a run adds to, beside this one."""
+        return Partial(self.path.with_name(f"{self.path.stem}-{number}{self.path.suffix}"), self.ids)
+
     def read(self) -> Done:
-        """The predictions that are there; lines that are not whole are removed from the file."""
+        """The predictions that are there; lines that are not whole are removed, and parts taken in.
+
+        Nobody else may be adding.
+        """
+        parts = sorted(self.path.parent.glob(f"{self.path.stem}-*{self.path.suffix}"))
         found: Done = {}
-        if not self.path.exists():
-            return found
-        lines = self.path.read_bytes().split(b"\n")[:-1]  # after the last line's end there is nothing, or a torn line
-        kept = []
-        for line in lines:
-            entry = self._entry(line)
-            if entry is not None:
-                found[entry.pop("index")] = entry
-                kept.append(line.decode() + "\n")
+        kept, count = [], 0
+        for path in [self.path, *parts]:
+            lines = _lines(path)
+            count += len(lines)
+            for line in lines:
+                entry = self._entry(line)
+                if entry is not None:
+                    found[entry.pop("index")] = entry
+                    kept.append(line.decode() + "\n")
+        if len(kept) < count:
+            log.warning("decode: %d of %d predictions so far are used; the others are damaged", len(kept), count)
         text = "".join(kept)
-        if len(kept) < len(lines):
-            log.warning("decode: %d of %d predictions so far are used; the others are damaged", len(kept), len(lines))
-        if text.encode() != self.path.read_bytes():
+        if parts or (self.path.exists() and text.encode() != self.path.read_bytes()):
             write_atomically(self.path, text)
+        for part in parts:
+            part.unlink()
         return found
+
+    def seen(self) -> set[int]:
+        """Indices of the predictions that are there, while others may be adding."""
+        entries = map(self._entry, _lines(self.path))
+        return {entry["index"] for entry in entries if entry is not None}
 
     @contextmanager
     def adding(self) -> Iterator[Add]:
@@ -73,3 +88,8 @@ class Partial:
 
     def _hash(self, text: bytes) -> str:
         return hashlib.sha256(self.path.parent.name.encode() + b" " + text).hexdigest()[:16]
+
+
+def _lines(path: Path) -> list[bytes]:
+    """The lines of a file that have an end; after the last end there is nothing, or a torn line."""
+    return path.read_bytes().split(b"\n")[:-1] if path.exists() else []

@@ -1,8 +1,9 @@
-"""One training on several processes, as torchrun starts them: who leads, who follows, which part of a batch is whose.
+"""One run on several processes, as torchrun starts them: who leads, who follows, which part of the work is whose.
 
-Process 0 leads: it does all of a run but the training as if it were alone, and alone writes. The others wait for its
-word at the meeting point of torchrun's, without a limit of time, and take part in trainings only. Each process computes
-the loss of its share of the same global batch, weighted so that the mean over processes is the mean over the batch.
+Process 0 leads: it does all of a run as if it were alone, and alone makes artefacts. The others wait for its word at
+the meeting point of torchrun's, without a limit of time, and take part in training, validation and decoding. In
+training, each process computes the loss of its share of the same global batch, weighted so that the mean over processes
+is the mean over the batch; batches that are validated or decoded are those of one process, and dealt out whole.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from alphatune.learn.batches import IGNORED, Item
 from alphatune.terminal import process
 
-TRAIN, DONE = "train", "done"  # words of the leader
+TRAIN, VALIDATE, DECODE, DONE = "train", "validate", "decode", "done"  # words of the leader
 WEIGHT = "share_weight"  # of a batch: what the mean loss of a share counts
 _EVER = timedelta(days=365)
 
@@ -37,22 +38,22 @@ def size() -> int:
 
 
 class Words:
-    """What the leader says, in order; everyone hears every word once."""
+    """What the leader says, in order; everyone hears every word once. After a word, all may tell one another."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count = self.rounds = 0
 
     def say(self, word: str) -> None:
         """Say it to the others; without others nothing happens."""
         if size() > 1:
             _meeting_point().set(str(self.count), word)
-            self.count += 1
+            self._next()
 
     def hear(self) -> str:
         """The next word, waited for as long as the leader is there."""
         key = str(self.count)
         _meeting_point().wait([key], _EVER)
-        self.count += 1
+        self._next()
         return str(_meeting_point().get(key).decode())
 
     def agreed(self, find: Callable[[], str]) -> str:
@@ -62,6 +63,19 @@ class Words:
         found = find()
         self.say(found)
         return found
+
+    def gathered(self, mine: str) -> list[str]:
+        """What every process tells, by its number; waited for as long as they are there."""
+        if size() == 1:
+            return [mine]
+        keys = [f"{self.count}/{self.rounds}/{number}" for number in range(size())]
+        self.rounds += 1
+        _meeting_point().set(keys[rank()], mine)
+        _meeting_point().wait(keys, _EVER)
+        return [_meeting_point().get(key).decode() for key in keys]
+
+    def _next(self) -> None:
+        self.count, self.rounds = self.count + 1, 0
 
 
 words = Words()
@@ -96,25 +110,26 @@ def _units(item: Item) -> int:
     return sum(label != IGNORED for label in item.labels[1:]) if isinstance(item.labels, list) else 1
 
 
-class _Loss(nn.Module):
-    """A model whose forward is its loss: what parallel training wraps must be called as a whole."""
+class Root(nn.Module):
+    """A model in whose forward any function of it runs: what parallel training wraps must be called as a whole."""
 
-    def __init__(self, model: nn.Module, loss: Callable[..., Tensor]) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model, self.loss = model, loss
+        self.model = model
 
-    def forward(self, batch: dict[str, Tensor], smoothing: float) -> Tensor:
+    def forward(self, function: Callable[..., Tensor], batch: dict[str, Tensor], *more: Any) -> Tensor:
+        """`function(model, batch, *more)`, weighted where the batch is a share."""
         weight = batch.pop(WEIGHT, None)
-        found = self.loss(self.model, batch, smoothing)
+        found = function(self.model, batch, *more)
         return found if weight is None else found * weight
 
 
-def parallel(model: nn.Module, loss: Callable[..., Tensor]) -> nn.Module:
-    """The loss of `model` with gradients averaged over the processes.
+def parallel(model: nn.Module) -> nn.Module:
+    """A `Root` of `model` whose gradients are averaged over the processes.
 
     Codes and other buffers are not sent at each step. Every step uses the same parameters, maybe not all.
     """
-    return DistributedDataParallel(_Loss(model, loss), broadcast_buffers=False, static_graph=True)
+    return DistributedDataParallel(Root(model), broadcast_buffers=False, static_graph=True)
 
 
 def reseed(step: int, seed: int) -> None:
@@ -125,4 +140,4 @@ def reseed(step: int, seed: int) -> None:
 
 def is_parallel(model: Any) -> bool:
     """Whether this is what `parallel` made."""
-    return isinstance(model, DistributedDataParallel)
+    return isinstance(model, Root | DistributedDataParallel)

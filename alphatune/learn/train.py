@@ -7,6 +7,7 @@ checkpoints hold trained parameters only.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Callable
@@ -24,12 +25,13 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from alphatune.config import Config
 from alphatune.errors import UserError
-from alphatune.learn import batches, ranks, resume
+from alphatune.learn import batches, ranks, resume, shards
 from alphatune.learn.batches import Item
 from alphatune.learn.loss import classification_loss, language_loss, token_losses
 from alphatune.progress import Progress
 
 TRAINED = "trained.safetensors"
+_VALIDATED = 16  # examples at once
 log = logging.getLogger("alphatune")
 
 
@@ -49,13 +51,16 @@ def train(
     pad_token: int,
     scratch: Path,
     report: Callable[[int, dict[str, float]], None] | None = None,
+    device: torch.device | None = None,
 ) -> Curves:
     """Train what requires a gradient; continue from `scratch` if a killed run left a checkpoint there.
 
     Args:
-        model: moved to the device and changed in place.
+        model: on the device and changed in place; with `runtime.shard` it may be on the CPU, and is there afterwards,
+            without its parameters but on the process that leads.
         validation_items: there may be none; there is then no validation curve.
         report: receives (step, losses) as they come, for a tracker.
+        device: where to train; None: where the model is.
 
     Raises:
         UserError: the loss became NaN or infinite.
@@ -67,6 +72,7 @@ def train(
     steps = tr.max_steps or batches.steps_of(len(train_items), hp.batch_size, hp.epochs)
     every = max(1, steps // tr.evals)
     saving = tr.saves > 0 and steps > tr.saves
+    device = device or next(model.parameters()).device
     arguments = TrainingArguments(
         output_dir=str(scratch),
         max_steps=steps,
@@ -90,11 +96,11 @@ def train(
         save_steps=every * max(1, round(tr.evals / (tr.saves + 1))) if saving else steps,
         seed=config.seed,
         data_seed=config.seed,
-        use_cpu=not _on_gpu(model),
+        use_cpu=device.type == "cpu",
         report_to=[],
         disable_tqdm=True,  # one bar of ours instead of the Trainer's several
         remove_unused_columns=False,
-        dataloader_pin_memory=_on_gpu(model),
+        dataloader_pin_memory=device.type == "cuda",
         logging_nan_inf_filter=False,
     )
     curves = Curves()
@@ -106,7 +112,7 @@ def train(
         data_collator=partial(batches.collate, pad_token=pad_token),
         callbacks=[_Recorder(curves, report), *([resume.Sealing(scratch)] if ranks.rank() == 0 else [])],
     )
-    trainer.setup(config)
+    trainer.setup(config, shards.cut(model, device) if config.runtime.shard else None)
     # the Trainer's own log lines would repeat what the bar and the curves say
     trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
     checkpoint = ranks.words.agreed(lambda: str(resume.newest(scratch) or ""))
@@ -116,6 +122,8 @@ def train(
     with Progress("adapt", steps, "step", config.runtime.progress, done) as progress:
         trainer.add_callback(_Shown(progress))
         trainer.train(resume_from_checkpoint=checkpoint or None)
+    if config.runtime.shard:
+        shards.join(model)
     model.eval()
     last = curves.train[-1][1] if curves.train else 0.0
     if not math.isfinite(last):
@@ -129,8 +137,8 @@ def save_trained(model: nn.Module, path: Path) -> None:
 
 
 def trained_parameters(model: nn.Module) -> dict[str, Tensor]:
-    """The parameters that require a gradient, by name, on the CPU."""
-    return {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad}
+    """The parameters that require a gradient, by name, on the CPU; of a model in parts, on the leader's."""
+    return {n: shards.whole(p) for n, p in model.named_parameters() if p.requires_grad}
 
 
 def load_trained(model: nn.Module, path: Path) -> None:
@@ -146,7 +154,7 @@ def load_trained(model: nn.Module, path: Path) -> None:
         raise ValueError(f"{path.name} does not belong to this model: {len(odd)} names differ, first {odd[0]}")
     with torch.no_grad():
         for name, parameter in wanted.items():
-            parameter.copy_(tensors[name])
+            shards.fill(parameter, tensors[name])
 
 
 def _check_lengths(model: nn.Module, items: list[Item]) -> None:
@@ -159,15 +167,12 @@ def _check_lengths(model: nn.Module, items: list[Item]) -> None:
         )
 
 
-def _on_gpu(model: nn.Module) -> bool:
-    return next(model.parameters()).is_cuda
-
-
 class _Trainer(Trainer):
     """`Trainer` with our loss, batches, evaluation and checkpoints."""
 
-    def setup(self, config: Config) -> None:
-        self.config = config
+    def setup(self, config: Config, root: nn.Module | None) -> None:
+        """`root`: what runs in the model's place, where that is in parts."""
+        self.config, self.root = config, root
         self.loss_of = classification_loss if config.task.kind == "classification" else language_loss
         self.model_accepts_loss_kwargs = False  # ours is a mean over the batch, already scaled
 
@@ -177,20 +182,32 @@ class _Trainer(Trainer):
         smoothing = self.config.hparams.label_smoothing
         if ranks.is_parallel(model):
             ranks.reseed(self.state.global_step, self.args.seed)
-            return model(inputs, smoothing)
+            return model(self.loss_of, inputs, smoothing)
         return self.loss_of(model, inputs, smoothing)
 
     def _wrap_model(self, model: nn.Module, training: bool = True, dataloader: Any = None) -> nn.Module:
         if not torch.distributed.is_initialized() or not training or ranks.is_parallel(model):
             return super()._wrap_model(model, training, dataloader)
         self.accelerator.prepare_model(model, evaluation_mode=True)  # its precision only: the loss is what is wrapped
-        return ranks.parallel(model, self.loss_of)
+        return self.root or ranks.parallel(model)
+
+    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
+        pass  # it is there, or its parts go there
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        made = super().create_optimizer(model)
+        if self.root is not None:
+            shards.keep_whole(made)
+        return made
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         if ranks.rank() == 0:
             super()._save_checkpoint(model, trial)
         else:
             self.store_flos()  # a sum over all processes, which the first one makes when it saves
+            if self.root is not None:  # so are, in this order, the whole tensors
+                trained_parameters(self.model)  # type: ignore[arg-type]
+                self.optimizer.state_dict()  # type: ignore[union-attr]
 
     def get_train_dataloader(self) -> DataLoader:
         lengths = [len(item.input_ids) for item in self.train_dataset]  # type: ignore[union-attr]
@@ -202,11 +219,11 @@ class _Trainer(Trainer):
         return [name for name, _ in model.named_parameters()]
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:  # type: ignore[override]
-        model: Any = self.model
+        model: Any = self.root or self.model
         items: Any = self.eval_dataset
         training = model.training
         model.eval()
-        loss = {"eval_loss": validation_loss(model, items, self.config, self.data_collator)}
+        loss = {"eval_loss": validation_loss(model, items, self.config, self.data_collator, shared=True)}
         model.train(training)
         self.log(loss)
         # or the Trainer would evaluate the last step again at the end of the epoch
@@ -225,22 +242,40 @@ class _Trainer(Trainer):
 
 
 @torch.no_grad()
-def validation_loss(model: nn.Module, items: list[Item], config: Config, collate: Callable[..., Any]) -> float:
-    """Mean loss over all label tokens (or examples) of `items`, without label smoothing, for a model in eval mode."""
+def validation_loss(
+    model: nn.Module, items: list[Item], config: Config, collate: Callable[..., Any], shared: bool = False
+) -> float:
+    """Mean loss over all label tokens (or examples) of `items`, without label smoothing, for a model in eval mode.
+
+    Args:
+        shared: every process calls this and takes its part of the batches; all get the sum that one process gets, to
+            the last bit.
+    """
     device = next(model.parameters()).device
-    total, count = 0.0, 0
+    number, processes = (ranks.rank(), ranks.size()) if shared else (0, 1)
     order = sorted(range(len(items)), key=lambda i: len(items[i].input_ids))
-    for start in range(0, len(order), 16):
-        batch = batches.to_device(collate([items[i] for i in order[start : start + 16]]), device)
-        if config.task.kind == "classification":
-            n = len(batch["labels"])
-            total += float(classification_loss(model, batch)) * n
-        else:
-            logits, labels = token_losses(model, batch)
-            n = len(labels)
-            total += float(nn.functional.cross_entropy(logits.float(), labels, reduction="sum"))
-        count += n
+    starts, mine = range(0, len(order), _VALIDATED), []
+    summed = _summed_over_examples if config.task.kind == "classification" else _summed_over_tokens
+    rounds = -(-len(starts) // processes)
+    for turn in range(rounds):  # a model in parts runs on all processes or on none: some repeat the last batch
+        start = starts[min(turn * processes + number, len(starts) - 1)]
+        batch = batches.to_device(collate([items[i] for i in order[start : start + _VALIDATED]]), device)
+        mine.append(model(summed, batch) if ranks.is_parallel(model) else summed(model, batch))
+    parts = [json.loads(part) for part in ranks.words.gathered(json.dumps(mine))] if shared else [mine]
+    total, count = 0.0, 0
+    for i in range(len(starts)):  # in the order of one process
+        summed_here, counted_here = parts[i % processes][i // processes]
+        total, count = total + summed_here, count + counted_here
     return total / max(1, count)
+
+
+def _summed_over_examples(model: nn.Module, batch: dict[str, Tensor]) -> tuple[float, int]:
+    return float(classification_loss(model, batch)) * len(batch["labels"]), len(batch["labels"])
+
+
+def _summed_over_tokens(model: nn.Module, batch: dict[str, Tensor]) -> tuple[float, int]:
+    logits, labels = token_losses(model, batch)
+    return float(nn.functional.cross_entropy(logits.float(), labels, reduction="sum")), len(labels)
 
 
 class _Shown(TrainerCallback):

@@ -140,22 +140,22 @@ def staying_layers(model: nn.Module) -> dict[str, str]:
 
 
 def _all_linear(model: nn.Module) -> dict[str, nn.Module]:
-    blocks = _blocks(model)
+    inside = blocks(model)
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and name.startswith(blocks)
+        if isinstance(module, nn.Linear | Conv1D) and name.startswith(inside)
     }
 
 
-def _blocks(model: nn.Module) -> tuple[str, ...]:
+def blocks(model: nn.Module) -> tuple[str, ...]:
     """How the names of what is inside the repeated blocks start: the outermost `ModuleList`s of like modules."""
-    blocks: list[str] = []
+    found: list[str] = []
     for name, module in model.named_modules():
-        inside = any(name.startswith(f"{b}.") for b in blocks)
+        inside = any(name.startswith(f"{b}.") for b in found)
         if isinstance(module, nn.ModuleList) and len(module) and not inside and len({type(m) for m in module}) == 1:
-            blocks.append(name)
-    return tuple(f"{name}." for name in blocks)
+            found.append(name)
+    return tuple(f"{name}." for name in found)
 
 
 def weight_of(layer: nn.Module) -> Tensor:
@@ -204,10 +204,10 @@ def _tell_of_dense_weights(model: nn.Module) -> None:
         name, reason = next(iter(staying.items()))
         count = f"{len(staying)} linear layers stay" if len(staying) > 1 else "one linear layer stays"
         warnings.warn(f"{count} dense inside the blocks: {name} ({reason})", stacklevel=4)
-    blocks, matrices, loose = _blocks(model), 0, dict[str, int]()
+    inside, matrices, loose = blocks(model), 0, dict[str, int]()
     for path, module in model.named_modules():
         for leaf, parameter in module.named_parameters(path, recurse=False):
-            if leaf.startswith(blocks) and parameter.ndim > 1:
+            if leaf.startswith(inside) and parameter.ndim > 1:
                 matrices += parameter.numel()
                 if not isinstance(module, nn.Linear | Conv1D | nn.Embedding):
                     loose[leaf] = parameter.numel()

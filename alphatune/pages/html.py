@@ -99,7 +99,7 @@ def entry_of(page: str) -> IndexEntry | None:
         return None
     try:
         return IndexEntry(**json.loads(Markup(found[1]).unescape()))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None  # of another version
 
 

@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alphatune.pages.plots_bcq import bcq_example
-from alphatune.pages.style import save, style
+from alphatune.pages.plots_bits import loss_by_bits
+from alphatune.pages.style import COLOURS, save, style, titles
 from alphatune.tables.aggregate import Records, column
 from alphatune.tables.experiment import Experiment
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-__all__ = ["Panel", "bcq_example", "loss_curves", "loss_panels", "scores_and_curves"]
+__all__ = ["Panel", "bcq_example", "loss_by_bits", "loss_curves", "loss_panels", "scores_and_curves"]
 
-COLOURS = ("#4477AA", "#EE6677", "#228833", "#B59B00", "#66CCEE", "#AA3377", "#888888", "#DD8452", "#8172B3", "#222222")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 
 
@@ -44,7 +43,7 @@ def scores_and_curves(experiment: Experiment, results: dict[str, Records], stem:
         if scores:
             _bars(axes[0], experiment, results, [(c.value or c.key, c.label, c.scale) for c in scores])
         _first_curves(axes[-1], [(row.label, results.get(row.id, {})) for row in experiment.rows])
-        _titles(figure, experiment.title, experiment.substitute)
+        titles(figure, experiment.title, experiment.substitute)
         return save(figure, stem)
 
 
@@ -83,7 +82,7 @@ def loss_panels(panels: Sequence[Panel], stem: Path, title: str, subtitle: str =
         if handles:
             figure.legend(handles.values(), handles, loc="outside lower center", ncols=min(4, len(handles)),
                           handlelength=3.2, title=_seeds(panels), title_fontsize=9)  # fmt: skip
-        _titles(figure, title, subtitle)
+        titles(figure, title, subtitle)
         return save(figure, stem)
 
 
@@ -168,14 +167,3 @@ def _first_curves(axis: Axes, series: list[tuple[str, Records]]) -> None:
     if axis.get_legend_handles_labels()[0]:  # what is only quantised has no curve
         beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}  # many would cover the curves
         axis.legend(handlelength=3.2, **(beside if len(axis.get_lines()) > 6 else {}))
-
-
-def _titles(figure: Figure, title: str, subtitle: str) -> None:
-    """Title above all, and what stands in for the published model and data under it; long ones are wrapped."""
-    import textwrap
-
-    width = int(figure.get_figwidth() * 11)
-    lines = textwrap.wrap(title, width)
-    if subtitle and subtitle not in title:
-        lines += textwrap.wrap(f"substitute: {subtitle}", width)
-    figure.suptitle("\n".join(lines), fontsize=11)

@@ -51,6 +51,8 @@ def _draw(name: str, table: Experiment, results: Results, out: Path) -> str | No
         return None
     elif table.figure == "loss_curves":
         plots.loss_curves(table, by_row, stem)
+    elif table.figure == "loss_by_bits":
+        plots.loss_by_bits(table, by_row, stem)
     else:
         plots.scores_and_curves(table, by_row, stem)
     return stem.with_name(f"{name}.svg").read_text(encoding="utf-8")

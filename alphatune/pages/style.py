@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+COLOURS = ("#4477AA", "#EE6677", "#228833", "#B59B00", "#66CCEE", "#AA3377", "#888888", "#DD8452", "#8172B3", "#222222")
 _STYLE: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so every machine draws the same
     "font.size": 9,
@@ -33,6 +35,15 @@ def style() -> Iterator[None]:
 
     with matplotlib.rc_context(_STYLE):
         yield
+
+
+def titles(figure: Figure, title: str, subtitle: str = "") -> None:
+    """Title above all, and what stands in for the published model and data under it; long ones are wrapped."""
+    width = int(figure.get_figwidth() * 11)
+    lines = textwrap.wrap(title, width)
+    if subtitle and subtitle not in title:
+        lines += textwrap.wrap(f"substitute: {subtitle}", width)
+    figure.suptitle("\n".join(lines), fontsize=11)
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:

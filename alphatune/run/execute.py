@@ -79,7 +79,7 @@ def execute(config: Config, warnings: list[str] | None = None, origins: dict[str
         **({"sources": origins} if origins else {}),
         **({"solver_version": number} if (number := identity.solver_number(config)) > 1 else {}),
         **result,
-        "environment": record.environment() | ({"processes": n} if (n := process()[1]) > 1 else {}),
+        "environment": record.environment() | _processes(config),
         "git": record.git(),
         "peak_memory_bytes": record.peak_memory_bytes(),
         "started": started.isoformat(timespec="seconds"),
@@ -90,6 +90,12 @@ def execute(config: Config, warnings: list[str] | None = None, origins: dict[str
     log.info("%s", _line(result))
     log.info("record: %s", path)
     return path
+
+
+def _processes(config: Config) -> dict[str, Any]:
+    """How many carried the run out, and whether the model was cut up among them; nothing for one."""
+    number = process()[1]
+    return {} if number == 1 else {"processes": number} | ({"shard": True} if config.runtime.shard else {})
 
 
 def _recorded(path: Path, run_id: str) -> dict[str, Any] | None:

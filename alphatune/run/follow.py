@@ -1,4 +1,4 @@
-"""A run on several processes: the first carries it out, the others take part in its training and write nothing."""
+"""A run on several processes: the first carries it out, the others do their shares and make no artefacts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from alphatune.config import Config
 from alphatune.data.load import load
 from alphatune.errors import UserError
-from alphatune.learn import batches, ranks
+from alphatune.learn import batches, predict, ranks
 from alphatune.run.pipeline import Run
 from alphatune.store import ReadOnly
 
@@ -25,13 +25,34 @@ def leading() -> Iterator[None]:
 
 
 def follow(config: Config) -> None:
-    """Take part in the trainings of one run until its leader says that it is over."""
+    """Do this process's share of one run's work until its leader says that it is over."""
     ranks.take_device()
     logging.getLogger("alphatune").setLevel(logging.ERROR)  # the leader tells
     config.runtime.progress = False
-    while ranks.words.hear() == ranks.TRAIN:
-        # by now the leader has data, backbone and codes: they are read without a turn
-        run = Run(config, load(config.task, config.data), store=ReadOnly(config.runtime.artifacts))
-        model, tokenizer = run.started()
-        with contextlib.suppress(UserError):  # a loss that is no number: the leader's to tell
-            run.trained(model, tokenizer, batches.Counts())
+    run: Run | None = None
+    while (word := ranks.words.hear()) != ranks.DONE:
+        # by now the leader has data, backbone and what it has made: they are read without a turn
+        run = run or Run(config, load(config.task, config.data), store=ReadOnly(config.runtime.artifacts))
+        if word == ranks.TRAIN:
+            model, tokenizer = run.started()
+            with contextlib.suppress(UserError):  # a loss that is no number: the leader's to tell
+                run.trained(model, tokenizer, batches.Counts())
+            del model
+        elif word == ranks.VALIDATE:
+            run.final_loss()
+        else:
+            ranks.words.gathered(_decoded(run))
+
+
+def _decoded(run: Run) -> str:
+    """Decode this process's share; what went wrong is told to the leader, or "" if nothing did."""
+    scratch = run.store.scratch("decode", run.plan.decoded)
+    try:
+        predict.share(*run.final, run.test_examples, run.config, scratch)
+    except UserError as error:
+        return str(error)
+    except OSError as error:
+        if told := run.store.trouble(error, scratch):
+            return told
+        raise
+    return ""

@@ -110,7 +110,7 @@ def _folder(stage: str, path: Path, users: dict[str, list[str]]) -> StoreFolder:
         return StoreFolder(PARTIAL, stage, path.name.removesuffix(".partial"), path, size, max(changed, newest))
     try:
         spec = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["spec"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return StoreFolder(DAMAGED, stage, path.name, path, size, changed, runs=tuple(users.get(path.name, ())))
     inside = frozenset(_keys(spec)) - {path.name}
     return StoreFolder(WHOLE, stage, path.name, path, size, changed, inside, tuple(users.get(path.name, ())))

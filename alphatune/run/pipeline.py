@@ -21,9 +21,9 @@ from torch import nn
 
 from alphatune.config import Config
 from alphatune.data import own
-from alphatune.data.example import Dataset, Example
+from alphatune.data.example import Dataset, Example, limited
 from alphatune.errors import UserError
-from alphatune.learn import batches, methods, models, predict, residual, seeding, train
+from alphatune.learn import batches, methods, models, predict, ranks, residual, seeding, train
 from alphatune.packed import disk, nf4
 from alphatune.progress import Progress
 from alphatune.run import cuts, guessing, identity
@@ -118,7 +118,7 @@ class Run:
     @cached_property
     def test_examples(self) -> list[Example]:
         """What is decoded: with a limit, the first n of a fixed shuffle, so that every subset is represented."""
-        return _limited(self.dataset.split(self.config.task.evaluate_on), self.config.data.eval_limit)
+        return limited(self.dataset.split(self.config.task.evaluate_on), self.config.data.eval_limit)
 
     # ---- stages that make weights --------------------------------------------------------------------------------
 
@@ -182,7 +182,8 @@ class Run:
         assert self.plan.adapted is not None
         items = batches.training_items(self.train_examples, tokenizer, self.config.task, counts)
         scratch, pad = self.store.scratch("adapt", self.plan.adapted), int(tokenizer.pad_token_id)
-        return train.train(model, items, self._validation(tokenizer), self.config, pad, scratch, self.report)
+        validation, report = self._validation(tokenizer), self.report
+        return train.train(model, items, validation, self.config, pad, scratch, report, self.device)
 
     def _validation(self, tokenizer: Any) -> list[batches.Item]:
         return batches.training_items(self.validation_examples, tokenizer, self.config.task, batches.Counts())
@@ -190,7 +191,7 @@ class Run:
     @cached_property
     def validation_examples(self) -> list[Example]:
         """The validation split; its limit takes the first n of a fixed shuffle, as that of the test split does."""
-        return _limited(self.dataset.validation, identity.validation_limit(self.config))
+        return limited(self.dataset.validation, identity.validation_limit(self.config))
 
     # ---- stages that measure -------------------------------------------------------------------------------------
 
@@ -198,10 +199,10 @@ class Run:
         """The final model's validation loss: mean over target tokens, without label smoothing."""
 
         def make(folder: Path) -> None:
-            model, tokenizer = self.final
-            items = batches.training_items(self.validation_examples, tokenizer, self.config.task, batches.Counts())
+            self.final  # noqa: B018 - before the others are told: they read what it is made of
+            ranks.words.say(ranks.VALIDATE)
             with Progress("validate", show=self.config.runtime.progress):
-                loss = self._loss(model, tokenizer, items)
+                loss = self.final_loss()
             (folder / "loss.json").write_text(json.dumps({"validation_loss": loss}, allow_nan=False))
 
         artifact = self._stage("evaluate", self.plan.evaluated, make)
@@ -214,9 +215,14 @@ class Run:
             self.quantized_start = guessing.start(loss, self.config, len(self.validation_examples))
         return artifact
 
-    def _loss(self, model: nn.Module, tokenizer: Any, items: list[batches.Item]) -> float:
+    def final_loss(self) -> float:
+        """The loss that `evaluated` keeps, computed by all processes of the run."""
+        model, tokenizer = self.final
+        return self._loss(model, tokenizer, self._validation(tokenizer), shared=True)
+
+    def _loss(self, model: nn.Module, tokenizer: Any, items: list[batches.Item], shared: bool = False) -> float:
         collate = partial(batches.collate, pad_token=int(tokenizer.pad_token_id))
-        return train.validation_loss(model.eval(), items, self.config, collate)
+        return train.validation_loss(model.eval(), items, self.config, collate, shared)
 
     def decoded(self) -> Artifact:
         """predictions.jsonl: one line per input, in input order."""
@@ -267,7 +273,8 @@ class Run:
         """The base on the device, with what the method trains in it."""
         model, tokenizer = self.base()
         seeding.seed(self.config.seed)  # what the method draws depends on the seed, not on what was drawn before
-        return methods.prepare(model, self.config).to(self.device), tokenizer
+        model = methods.prepare(model, self.config)
+        return (model if self.config.runtime.shard else model.to(self.device)), tokenizer  # or part by part, later
 
     def _adapted_model(self) -> tuple[nn.Module, Any]:
         """The model after adaptation, LoRA merged where the weights are dense."""
@@ -321,10 +328,3 @@ class Run:
             log.info("%-9s %s %s", stage, "reused" if artifact.reused else "made", artifact.key)
             self.timings[stage] = self.timings.get(stage, 0.0) + spent
         return artifact
-
-
-def _limited(examples: list[Example], limit: int | None) -> list[Example]:
-    if limit is None or limit >= len(examples):
-        return examples
-    chosen = set(random.Random(0).sample(range(len(examples)), limit))
-    return [e for i, e in enumerate(examples) if i in chosen]

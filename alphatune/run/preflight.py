@@ -13,6 +13,7 @@ from alphatune.config import Config
 from alphatune.data import own
 from alphatune.data.example import Example
 from alphatune.errors import UserError
+from alphatune.learn import ranks
 from alphatune.metrics.outside import java
 from alphatune.metrics.outside.unavailable import Unavailable
 from alphatune.packed import nf4
@@ -39,8 +40,8 @@ def check(run: Run) -> list[str]:
     if len(found) == 1:
         raise UserError(found[0])
     if found:
-        listed = "".join(f"\n  {i}. {problem}" for i, problem in enumerate(found, 1))
-        raise UserError(f"{len(found)} problems, nothing was started:{listed}")
+        numbered = (f"{i}. {problem}" for i, problem in enumerate(found, 1))
+        raise UserError(f"{len(found)} problems, nothing was started:", *numbered)
     return warnings(run)
 
 
@@ -48,7 +49,7 @@ def problems(run: Run) -> list[str]:
     """What keeps the run from its result: each a sentence that says what is wrong and what to do."""
     config = run.config
     found = [*_method(config), *_splits(run), *_subsets(run), *_metrics(config), *_examples(run), *_places(run)]
-    found += _device(config)
+    found += [*_device(config), *_shard(config)]
     texts = SplitTexts(run.train_examples, run.validation_examples, run.test_examples if config.task.metrics else [])
     found += of_model(config, texts)
     if not found:
@@ -107,6 +108,20 @@ def _metrics(config: Config) -> Iterator[str]:
         else:
             continue
         yield f"task.metrics: {name} {reason}: choose from {', '.join(fit)}"
+
+
+def _shard(config: Config) -> Iterator[str]:
+    if not config.runtime.shard:
+        return
+    if ranks.size() == 1:
+        yield "runtime.shard=true cuts a model up among processes, but there is one: torchrun --nproc-per-node N ..."
+    if config.method.train != "weights":
+        yield (
+            f"runtime.shard=true: method={config.method.name} trains no weights, so gradients and moments are small: "
+            "leave it out, or use method=full_ft"
+        )
+    elif config.hparams.optimizer != "adamw":
+        yield f"runtime.shard=true: hparams.optimizer={config.hparams.optimizer} needs whole rows: use adamw"
 
 
 def _device(config: Config) -> Iterator[str]:

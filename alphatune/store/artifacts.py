@@ -94,6 +94,10 @@ class Store:
         """Remove what `scratch` held, once the artefact is there."""
         shutil.rmtree(self.root / stage / f"{digest(spec)}.partial", ignore_errors=True)
 
+    def trouble(self, error: OSError, folder: Path) -> str | None:
+        """What an error of writing to `folder` of this store means for a person; None if the disk is not to blame."""
+        return trouble.of_store(error, self.root, folder)
+
 
 class ReadOnly(Store):
     """A store that is looked at only: it makes nothing, and it leaves damaged artefacts where they are."""
@@ -110,3 +114,6 @@ class ReadOnly(Store):
         if found is not None:
             raise UserError(f"{folder}: {found}; running it again with runtime.force=true makes it anew")
         return Artifact(stage, key, folder, reused=True)
+
+    def clear_scratch(self, stage: str, spec: dict[str, Any]) -> None:
+        """Nothing: scratch is for its maker to remove."""

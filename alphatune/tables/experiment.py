@@ -95,7 +95,9 @@ class Experiment:
     note: str = ""
     substitute: str = ""  # model and data that stand in for the published ones; printed with every row
     needs: dict[str, str] = field(default_factory=dict)  # override key without which nothing can run -> what to give
-    figure: str = ""  # "scores_and_curves" | "loss_curves" | "bcq_example": the picture drawn beside the table
+    figure: str = (
+        ""  # "scores_and_curves" | "loss_curves" | "loss_by_bits" | "bcq_example": the picture drawn beside the table
+    )
     claims: list[Statement] = field(default_factory=list)
     own_process: bool = True  # run every cell in a process of its own, so that a crash loses one cell only
 

@@ -23,6 +23,7 @@ from queue import SimpleQueue
 from alphatune.compose import compose
 from alphatune.errors import UserError
 from alphatune.tables.cells import Cell
+from alphatune.tables.ray_tasks import Tasks
 from alphatune.tables.stages import hours, stages
 from alphatune.terminal import log_to_terminal
 
@@ -41,24 +42,27 @@ def waves(cells: list[Cell]) -> list[list[Cell]]:
     return [wave for wave in (first, later) if wave]
 
 
-def run(cells: list[Cell], own_process: bool, jobs: int = 1) -> list[str]:
+def run(cells: list[Cell], own_process: bool, jobs: int | None = None, elsewhere: Tasks | None = None) -> list[str]:
     """Carry out cells; a failed one is told and the others go on. Returns the failures, one line each.
 
     Args:
         cells: those that are not recorded.
         own_process: one process per cell; without it, cells that run at once share as many processes as there are jobs.
-        jobs: cells at once. GPUs that torch would see are handed out in turn.
+        jobs: cells at once; None for one, elsewhere for all. GPUs that torch would see are handed out in turn.
+        elsewhere: carries cells out in the place of processes of this machine.
     """
     failures = [f"{cell.row.id} seed {cell.seed}: {cell.obstacle}" for cell in cells if cell.obstacle]
     for reason in dict.fromkeys(cell.obstacle for cell in cells if cell.obstacle):
         log.error("%d cells cannot run here: %s", sum(c.obstacle == reason for c in cells), reason)
     ready = [cell for cell in cells if not cell.obstacle]
     progress = _Progress(len(ready))
-    jobs = min(jobs, len(ready))
+    jobs = min(jobs or (len(ready) if elsewhere else 1), len(ready))
     if jobs <= 1:
+        alone = elsewhere or (partial(_apart, environment={}) if own_process else _here)
         for cell in ready:
             progress.begins(cell)
-            failures += _told(cell, _apart(cell, {}) if own_process else _here(cell))
+            failures += _told(cell, alone(cell))
+            progress.ended += 1
         return failures
     slots: SimpleQueue[Callable[[Cell], str | None]] = SimpleQueue()
 
@@ -69,10 +73,15 @@ def run(cells: list[Cell], own_process: bool, jobs: int = 1) -> list[str]:
             return carry_out(cell)
         finally:
             slots.put(carry_out)
+            progress.ended += 1
 
     with ExitStack() as ends:
-        for environment in _environments(jobs):
-            slots.put(partial(_apart, environment=environment) if own_process else _worker(environment, ends))
+        if elsewhere:
+            for _ in range(jobs):
+                slots.put(elsewhere)
+        else:
+            for environment in _environments(jobs):
+                slots.put(partial(_apart, environment=environment) if own_process else _worker(environment, ends))
         for wave in waves(ready):
             with ThreadPoolExecutor(jobs) as pool:
                 futures = {pool.submit(job, cell): cell for cell in wave}
@@ -80,7 +89,7 @@ def run(cells: list[Cell], own_process: bool, jobs: int = 1) -> list[str]:
                     for future in as_completed(futures):
                         failures += _told(futures[future], future.result())
                 except KeyboardInterrupt:
-                    _end_cells()
+                    (elsewhere.end if elsewhere else _end_cells)()
                     pool.shutdown(cancel_futures=True)
                     raise
     return failures
@@ -108,11 +117,11 @@ def _begin(environment: dict[str, str]) -> None:
 
 class _Progress:
     def __init__(self, total: int) -> None:
-        self.total, self.count, self.started = total, 0, time.monotonic()
+        self.total, self.count, self.ended, self.started = total, 0, 0, time.monotonic()
 
     def begins(self, cell: Cell) -> None:
         self.count += 1
-        elapsed, done = time.monotonic() - self.started, self.count - 1
+        elapsed, done = time.monotonic() - self.started, self.ended
         left = f", about {hours(elapsed / done * (self.total - done))} left" if done else ""
         log.info("\n[%d/%d] %s (%.0f s so far%s)", self.count, self.total, cell.name, elapsed, left)
 

@@ -5,6 +5,7 @@ Names of a column's value:
   valid_rise                                          its last value in training less its lowest: overfitting
   <metric>_<subset>                                   a score, e.g. bleu_unseen
   trainable_params, checkpoint_mb, total_mb           sizes; MB = 10^6 bytes
+  bits_per_weight                                     what codes and scales take, over the weights that they stand for
   layer_w_shape, layer_w_mb, layer_alpha_shape,       one layer (Table 1), shapes in multiples of the model width h
   layer_code_shape, layer_mb
   a dotted key, e.g. hparams.learning_rate            the composed setting
@@ -50,12 +51,22 @@ def of_record(record: dict[str, Any], name: str) -> float | None:
         return sizes[name.replace("_mb", "_bytes")] / MB
     if name == "valid_loss":
         return record["validation_loss"]
+    if name == "bits_per_weight":
+        return _bits(sizes)
     if name == "valid_rise":
         curve = [loss for _, loss in record["curves"]["validation"]]
         return curve[-1] - min(curve) if curve else None
     metric, _, subset = name.rpartition("_")
     score = record["scores"].get(subset, {}).get(metric)
     return None if score is None else score["value"]
+
+
+def _bits(sizes: dict[str, Any]) -> float | None:
+    """Bits per quantised weight: all bytes but those of what stays dense, over the weights; None of a dense model."""
+    if not sizes.get("groups"):
+        return None
+    dense = sizes["dense_bytes"] - 4 * sizes["linear_weights"]
+    return 8 * (sizes["total_bytes"] - dense) / sizes["linear_weights"]
 
 
 def of_config(config: Config, row: Row, name: str) -> float | str | None:

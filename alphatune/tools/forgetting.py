@@ -27,13 +27,15 @@ def parser() -> Parser:
         "Measure what adaptation cost elsewhere: nats per token on general text, of the backbone and of finished runs.",
         """
         alphatune forgetting results/records/webnlg/*/full_ft/*.json --model FOLDER
+        alphatune forgetting A.json B.json --out forgetting.json --figure forgetting
         """,
     )
     parser.add_argument("records", nargs="+", type=Path, help="records of runs whose artefacts are still there")
     parser.add_argument("--text", type=Path, default=TEXT, help=f"paragraphs, one a line (default: {TEXT})")
     parser.add_argument("--model", metavar="FOLDER", help="the backbone, where it is not where the record says")
     parser.add_argument("--artifacts", default="outputs/artifacts", help="the store of the runs")
-    parser.add_argument("--out", type=Path, help="write the figures as JSON too")
+    parser.add_argument("--out", type=Path, help="write the numbers as JSON too")
+    parser.add_argument("--figure", type=Path, metavar="STEM", help="draw them, beside the bytes of 1 to 100 tasks")
     return parser
 
 
@@ -56,13 +58,26 @@ def _main(given: argparse.Namespace) -> int:
             if key not in before:
                 before[key] = general.loss(*run.backbone(), texts)
             after = general.loss(*run.final, texts)
-        rows.append({"run_id": made["run_id"], "before": before[key], "after": after})
+        rows.append({"run_id": made["run_id"], "before": before[key], "after": after, **_described(made)})
         print(f"{made['run_id']:<60} {before[key]:8.3f} {after:8.3f} {after - before[key]:+8.3f}", flush=True)
     if given.out:
         given.out.parent.mkdir(parents=True, exist_ok=True)
         content = {"text": given.text.name, "unit": "nats per token", "runs": rows}
         given.out.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    if given.figure:
+        from alphatune.pages.plots_sharing import sharing
+
+        sharing(rows, given.text.name, given.figure)
     return 0
+
+
+def _described(made: dict[str, Any]) -> dict[str, Any]:
+    """A run in words, and what its tasks share on disk and have of their own, in bytes."""
+    label, quant, sizes = made["label"], made["config"]["quant"], made["sizes"]
+    if sizes["groups"]:
+        label += f", q={quant['q']}, {quant['solver']}"
+    own = sizes["checkpoint_bytes"]
+    return {"label": label, "shared_bytes": sizes["total_bytes"] - own, "task_bytes": own}
 
 
 def _paragraphs(path: Path) -> list[str]:

@@ -104,7 +104,7 @@ def prompts(given: Sequence[str], file: Path | None) -> list[str]:
 def _field(line: str, number: int, file: Path) -> str:
     try:
         text = json.loads(line)["prompt"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f'{file}, line {number}: not a JSON object with a "prompt"') from error
     if not isinstance(text, str):
         raise UserError(f'{file}, line {number}: "prompt" is no text')

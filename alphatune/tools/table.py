@@ -9,11 +9,12 @@ import argparse
 import fnmatch
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from alphatune.errors import UserError
 from alphatune.store import digest
-from alphatune.tables import experiment, gpu, merge, plan, schedule, slurm
+from alphatune.tables import experiment, gpu, merge, plan, ray_tasks, schedule, slurm
 from alphatune.tables.cells import Cell, Cells, Planner
 from alphatune.tables.experiment import Experiment
 from alphatune.terminal import NOTHING_TO_RUN, Parser, end_in_order, log_to_terminal, status_of
@@ -40,6 +41,7 @@ def parser() -> Parser:
         alphatune table 2 --plan                      what would run, and what it may cost
         alphatune table 2 --rows 'gpt2-m/*' --jobs 2  some rows, two cells at once
         alphatune table 2 --launcher slurm --sbatch "--gres=gpu:1"
+        alphatune table 2 --launcher ray --ray "num_gpus=1 num_cpus=4"
         """,
     )
     parser.add_argument("name", help="a file of experiments/: 2 or table2, figure4, demo, ...; or your own: my.yaml")
@@ -59,10 +61,13 @@ def parser() -> Parser:
         help="only print what each row would take on a GPU, an estimate: a100 (default), h100 or v100",
     )  # fmt: skip
     parser.add_argument("--render", action="store_true", help="only render what is recorded")
-    parser.add_argument("--jobs", type=_positive, default=None, help="cells at once (default: 1; slurm: no limit)")
-    parser.add_argument("--launcher", choices=["local", "slurm"], default="local", help="where the cells run")
+    parser.add_argument("--jobs", type=_positive, default=None, help="cells at once (default: 1; slurm, ray: no limit)")
+    parser.add_argument("--launcher", choices=["local", "slurm", "ray"], default="local", help="where the cells run")
     parser.add_argument(
         "--sbatch", default="", metavar="OPTIONS", help='for slurm, e.g. "--partition=gpu --gres=gpu:1"'
+    )
+    parser.add_argument(
+        "--ray", default="", metavar="NEEDS", help='for ray, what a cell takes, e.g. "num_gpus=1 num_cpus=4"'
     )
     parser.add_argument("--out", type=Path, default=experiment.OUT, help="folder of the rendered table")
     return parser
@@ -97,13 +102,14 @@ def _main(given: argparse.Namespace) -> int:
         raise UserError(f"{name} cannot run without {' and '.join(planner.unmet)} (--render shows what is recorded)")
     if todo and given.launcher == "slurm":
         return _submit(name, found, todo, given)
-    failures = schedule.run(todo, table.own_process, given.jobs or 1)
-    if todo:
-        found = planner.cells(seeds)
-        tried = {cell.run for cell in todo}
-        waited = [cell for cell in _todo(found, rows) if cell.run not in tried]
-        failures += schedule.run(waited, table.own_process, given.jobs or 1)  # the rows that waited for a search
-        found = planner.cells(seeds) if waited else found
+    failures: list[str] = []
+    with ray_tasks.tasks(given.ray) if todo and given.launcher == "ray" else nullcontext() as elsewhere:
+        tried: set[str] = set()
+        while todo:  # then the rows that waited for a search
+            failures += schedule.run(todo, table.own_process, given.jobs, elsewhere)
+            tried |= {cell.run for cell in todo}
+            found = planner.cells(seeds)
+            todo = [cell for cell in _todo(found, rows) if cell.run not in tried]
     return _render(name, planner, found, seeds, given.out, failures)
 
 

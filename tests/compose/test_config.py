@@ -59,6 +59,8 @@ TASKS = ("dart, dart_partial, e2e, glue/cola, glue/mnli, glue/mrpc, glue/qnli, g
         ("data.offline=1", "data.offline=1: must be true or false"),
         ("hparams.epochs='2'", "hparams.epochs='2': must be a number from 0.001 to 1000.0"),
         ("seed=-1", "seed=-1: must be a whole number from 0 to 4294967295"),
+        ("task.kind=\n", "task.kind=\\n: must be one of: generation, classification, regression"),
+        ("task.metrics=\n", "task.metrics='\\n': must be a list of words"),
         ("sead=1", "sead=1: no such key; keys of the config: task, data, model, method, quant, hparams, trainer, "
                    "decode, logger, runtime, seed"),
         ("task", "task: not of the form key=value; python -m alphatune.run --help lists all groups and keys"),

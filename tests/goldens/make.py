@@ -13,8 +13,8 @@ from pathlib import Path
 METHODS = ["full_ft", "lora", "alphatuning", "peqa", "bcq_lora"]
 
 
-def losses(method: str, folder: Path) -> list[float]:
-    """Training losses of steps 1 to 20, CPU, one thread, float32."""
+def losses(method: str, folder: Path, *more: str) -> list[float]:
+    """Training losses of steps 1 to 20, CPU, one thread, float32; `more` are further overrides."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -25,7 +25,7 @@ def losses(method: str, folder: Path) -> list[float]:
 
     config = config_of([f"method={method}", "quant.q=2", "hparams.learning_rate=5e-3", "hparams.batch_size=4",
                         "trainer.max_steps=20", "trainer.evals=20", "trainer.saves=0", "runtime.progress=false",
-                        "runtime.device=cpu"])  # fmt: skip
+                        "runtime.device=cpu", *more])  # fmt: skip
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(

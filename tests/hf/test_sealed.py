@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import get_peft_model
+from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -101,6 +101,20 @@ def test_an_adapter_left_by_a_run_is_checked_against_its_manifest(saved: Path, t
     (made / "adapter" / "adapter_config.json").write_text(json.dumps(settings | {"trainable": "gain"}))
     with pytest.raises(UserError, match=r"damaged: adapter/adapter_config\.json .*run it again"):
         sealed.verify(made / "adapter")
+
+
+@pytest.mark.parametrize("which", ["gain", "all"])
+def test_the_kind_of_scales_of_an_adapter_cannot_be_edited(which: str, saved: Path, tmp_path: Path) -> None:
+    """The first alphas and the gain have one shape: nothing else would tell them apart."""
+    adapter = Path(shutil.copytree(saved / "adapter", tmp_path / "adapter"))
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    assert settings["trainable"] == "first" and settings["seal"]
+    (adapter / "adapter_config.json").write_text(json.dumps(settings | {"trainable": which}))
+    with pytest.raises(UserError, match="trainable or base_fingerprint is not what was saved"):
+        PeftModel.from_pretrained(checkpoints.load(saved / "one"), adapter)
+    del settings["seal"]  # as adapters were saved before there was one
+    (adapter / "adapter_config.json").write_text(json.dumps(settings))
+    PeftModel.from_pretrained(checkpoints.load(saved / "one"), adapter)
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.float16])

@@ -57,11 +57,11 @@ def test_shares_add_up_to_the_batch(kind: str, count: int, processes: int) -> No
     for label in labels:
         gradient[label] += 1 / len(labels)
     model = _Known()
-    wrapped = ranks._Loss(model, _language if kind == "language" else _classes)
+    wrapped, loss_of = ranks.Root(model), _language if kind == "language" else _classes
     losses = []
     for number in range(processes):
         batch = ranks._share(items, collate=COLLATE, number=number, of=processes)
-        loss = wrapped(batch, 0.0) / processes
+        loss = wrapped(loss_of, batch, 0.0) / processes
         loss.backward()
         losses.append(loss.item())
     assert sum(losses) == pytest.approx(mean, rel=1e-6)

@@ -103,6 +103,34 @@ def test_scores_and_curves(tmp_path: Path) -> None:
     assert "no runs yet" in _texts(svg)
 
 
+def _quantised(loss: float, q: int, trained: bool, group: int | None = None, solver: str = "gptq") -> dict[str, Any]:
+    """A run of 1,000 weights and 100 other parameters; a scale of 32 bits per plane and 100 weights."""
+    config = {"method": {"train": "scales" if trained else "nothing"}, "task": {"kind": "generation"}}
+    quant = {"solver": solver, "offset": solver == "gptq", "group_size": group, "q": q}
+    sizes = {"groups": 10, "linear_weights": 1000, "dense_bytes": 4400, "total_bytes": 400 + 125 * q + 40 * q}
+    return {"config": {**config, "quant": quant}, "validation_loss": loss, "sizes": sizes, "scores": {}}
+
+
+def test_loss_by_bits_draws_a_line_per_solver_group_and_training(tmp_path: Path) -> None:
+    rows = [Row("m/fp", "not adapted", "Full precision")]
+    results = {"m/fp": {0: {**_quantised(2.5, 3, False), "sizes": {"groups": 0}}}}
+    for q in (2, 3):
+        for name, record in {
+            "gptq": _quantised(3.0, q, False), "gptq/adapted": _quantised(1.5, q, True),
+            "greedy": _quantised(14.0, q, False, 64, "greedy"),
+        }.items():  # fmt: skip
+            rows.append(Row(f"m/q{q}/{name}", name, f"q = {q}"))
+            results[rows[-1].id] = {0: record}
+    rows.append(Row("m/q4/none", "no run yet", "q = 4"))
+    experiment = Experiment("A title", [Column("valid_loss", "Valid loss")], rows)
+    _, svg = plots.loss_by_bits(experiment, results, tmp_path / "bits")
+    texts = _texts(svg)
+    for line in ("gptq + offset, one scale per row, quantised only", "gptq + offset, one scale per row, adapted",
+                 "greedy, g = 64, quantised only", "Full precision, not adapted"):  # fmt: skip
+        assert line in texts
+    assert "greedy, g = 64, adapted" not in texts
+
+
 @pytest.mark.parametrize("name", ["loss_curves", "scores_and_curves", "bcq_example"])
 def test_the_same_numbers_give_the_same_files(name: str, tmp_path: Path) -> None:
     experiment = _experiment()

@@ -22,7 +22,7 @@ from alphatune import store
 from alphatune.compose.compose import config_of
 from alphatune.data.example import Dataset, Example
 from alphatune.errors import UserError
-from alphatune.learn import train
+from alphatune.learn import ranks, train
 from alphatune.packed import nf4
 from alphatune.pages import plots
 from alphatune.run import execute, preflight, preflight_model, record, track
@@ -564,6 +564,18 @@ def test_a_working_folder_that_hydra_cannot_make(
 def test_a_gpu_that_is_not_there(refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert refused("runtime.device=cuda") == ["runtime.device=cuda: torch sees no GPU here; use auto or cpu"]
+
+
+def test_a_model_is_cut_up_among_processes_where_its_weights_train(
+    refused: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (alone,) = refused("method=full_ft", "runtime.shard=true")
+    assert "torchrun --nproc-per-node N" in alone
+    monkeypatch.setattr(ranks, "size", lambda: 2)
+    (frozen,) = refused("method=lora", "runtime.shard=true")
+    assert frozen.startswith("runtime.shard=true: method=lora trains no weights")
+    (rows,) = refused("method=full_ft", "runtime.shard=true", "hparams.optimizer=adafactor")
+    assert "hparams.optimizer=adafactor needs whole rows: use adamw" in rows
 
 
 @pytest.mark.parametrize("fast", [True, False])

@@ -10,6 +10,7 @@ import torch
 from conftest import ROOT
 
 from alphatune.compose.compose import config_of
+from alphatune.pages.plots_sharing import TASKS, size
 from alphatune.run import record
 from alphatune.run.execute import execute
 from alphatune.tools import forgetting, package
@@ -28,7 +29,8 @@ def test_a_run_before_and_after(quick: list[str], tmp_path: Path, capsys: pytest
     capsys.readouterr()
     out = tmp_path / "out" / "forgetting.json"
     call = [*map(str, paths), "--text", str(text), "--artifacts", store_of(quick), "--out", str(out)]
-    assert forgetting.main(call) == 0
+    assert forgetting.main([*call, "--figure", str(out.with_name("drawn"))]) == 0
+    assert out.with_name("drawn.svg").is_file() and out.with_name("drawn.png").is_file()
     rows = json.loads(out.read_text())["runs"]
     assert [row["run_id"] for row in rows] == [record.read(p)["run_id"] for p in paths]
     assert rows[0]["before"] == rows[1]["before"] and rows[0]["after"] != rows[1]["after"]
@@ -41,6 +43,15 @@ def test_a_run_before_and_after(quick: list[str], tmp_path: Path, capsys: pytest
             losses.append((float(model(input_ids=ids, labels=ids).loss), ids.shape[1] - 1))
     wanted = sum(a * n for a, n in losses) / sum(n for _, n in losses)
     assert rows[1]["after"] == pytest.approx(wanted, rel=1e-5)
+    full, scales = rows
+    dense = record.read(paths[0])["sizes"]["dense_bytes"]
+    assert [size(full, n) for n in TASKS] == [dense, 10 * dense, 100 * dense]  # nothing is shared
+    adapter = record.read(paths[1])["sizes"]["checkpoint_bytes"]
+    assert size(scales, 100) - size(scales, 1) == 99 * adapter and size(scales, 1) < dense
+    assert (
+        scales["label"]
+        == f"{record.read(paths[1])['label']}, q=2, {record.read(paths[1])['config']['quant']['solver']}"
+    )
     assert f"{wanted:.3f}" in capsys.readouterr().out
 
 

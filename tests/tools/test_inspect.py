@@ -131,6 +131,7 @@ def test_mistakes_are_told_in_one_line(home: Path, tmp_path: Path) -> None:
     for text, match in (
         ("[]", "holds a list"),
         ("\x00{", "not JSON"),
+        ("[" * 20_000, "not JSON"),
         ('{"quantization_config": 3}', "quantised by 3"),
     ):
         (folder / "config.json").write_text(text)

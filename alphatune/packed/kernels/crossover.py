@@ -40,7 +40,7 @@ def limits(planes: int, large: bool, threads: int) -> Limits:
     try:
         kept = json.loads(path.read_text())
         return Limits(min(int(kept["triples"]), FEW[-1]), min(int(kept["tiles"]), MANY[-1]))
-    except (OSError, ValueError, KeyError, TypeError):  # not measured yet, or not a file of ours
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # not measured yet, or not a file of ours
         found = measure(planes, large)
     machine.keep(path, json.dumps({**asdict(found), "cpu": machine.name()}).encode())
     return found
