@@ -293,11 +293,3 @@ def test_a_kept_weight_follows_the_scales(hidden: None, which: str) -> None:
         assert torch.allclose(layer(x), x @ layer.weight_t(), atol=1e-4)
     layer(x.requires_grad_()).sum().backward()
     assert layer.base_layer._kept._weight_t is None
-
-
-def test_kernels_are_forbidden_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALPHATUNE_KERNELS", "0")
-    assert not product.fast.__wrapped__()
-    monkeypatch.delenv("ALPHATUNE_KERNELS")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert not product.fast.__wrapped__()
