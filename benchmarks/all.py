@@ -43,7 +43,7 @@ STEPS = (
     Step("packed_cpu.py", ("--short", "--threads", "2")),
     Step("packed_cpu.py", ("--short", "--token", MODEL), (MODEL,)),
     Step("training_step.py", (MODEL,), (MODEL,)),
-    Step("quantising.py", (MODEL, "--blocks", "1", "--json", "benchmarks/results/quantising.json"), (MODEL,)),
+    Step("quantising.py", (MODEL, "--blocks", "1", "--json", "benchmarks/results/quantising-short.json"), (MODEL,)),
     Step("decoding.py", ("--model", MODEL, "--data", DATA), (MODEL, DATA), 400),
     Step("decoding.py", ()),
     Step("scoring.py", ("--data", DATA), (DATA,)),
