@@ -6,6 +6,7 @@ not yet quantised.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from alphatune.errors import UserError
 
+_STRIPE = 192  # columns of a symmetric product computed at once: what lies below them is known by then
 MEMORY = 2**31  # bytes of second moments held at once: all of GPT-2 M in one pass, three passes for GPT-2 L
 
 
@@ -62,21 +64,25 @@ def _one_pass(
     model: nn.Module, widths: Mapping[str, int], batches: Sequence[Mapping[str, Tensor]]
 ) -> dict[str, Tensor]:
     device = next(model.parameters()).device
-    moments = {name: torch.zeros(width, width, dtype=torch.float32, device=device) for name, width in widths.items()}
-    counted = dict.fromkeys(widths, 0)
+    sums: dict[tuple[str, ...], tuple[Tensor, int]] = {}  # by the layers that read the same inputs: q, k and v do
     mask = torch.ones(0)
-
-    last: list[tuple[Tensor, Tensor, int]] = []  # an input, its products, its tokens: q, k and v read the same one
+    last: list[tuple[Tensor, Tensor, int, list[str]]] = []  # an input, its products, its tokens, its readers
 
     def add(name: str, inputs: Tensor) -> None:
         if not last or last[0][0] is not inputs:
+            flush()
             rows = inputs.detach().float().reshape(-1, inputs.shape[-1])
             if len(rows) == mask.numel():
                 rows = rows[mask]
-            last[:] = [(inputs, rows.T @ rows, len(rows))]
-        _, products, tokens = last[0]
-        moments[name] += products
-        counted[name] += tokens
+            last[:] = [(inputs, _products(rows), len(rows), [])]
+        last[0][3].append(name)
+
+    def flush() -> None:
+        if last:
+            _, products, tokens, names = last.pop()
+            if tokens:
+                before = sums.get(tuple(names))
+                sums[tuple(names)] = (before[0].add_(products), before[1] + tokens) if before else (products, tokens)
 
     def hook(name: str) -> torch.utils.hooks.RemovableHandle:
         return model.get_submodule(name).register_forward_pre_hook(lambda _, inputs: add(name, inputs[0]))
@@ -91,12 +97,41 @@ def _one_pass(
             whole = torch.ones(given["input_ids"].shape, dtype=torch.bool, device=device)
             mask = given["attention_mask"].bool().flatten() if "attention_mask" in given else whole.flatten()
             body(**given)
+            flush()
     finally:
         last.clear()
         for handle in handles:
             handle.remove()
         model.train(training)
-    unused = [name for name, tokens in counted.items() if not tokens]
-    if unused:
-        raise UserError(f"calibration: the layer {unused[0]} saw no token; this model does not use it")
-    return {name: moment / counted[name] for name, moment in moments.items()}
+
+    @functools.cache
+    def mean(readers: tuple[str, ...]) -> Tensor:
+        total, tokens = sums[readers]
+        return _whole(total).div_(tokens)
+
+    moments: dict[str, Tensor] = {}
+    for name in widths:
+        read = {readers: tokens * readers.count(name) for readers, (_, tokens) in sums.items() if name in readers}
+        if not read:
+            raise UserError(f"calibration: the layer {name} saw no token; this model does not use it")
+        if len(read) == 1:
+            moments[name] = mean(*read)  # one tensor for all its readers
+        else:
+            parts = [mean(part) * tokens for part, tokens in read.items()]
+            moments[name] = torch.stack(parts).sum(dim=0) / sum(read.values())
+    return moments
+
+
+def _products(rows: Tensor) -> Tensor:
+    """X^T X on and above its diagonal blocks; what lies below them is 0."""
+    products = rows.new_zeros(rows.shape[1], rows.shape[1])
+    for start in range(0, len(products), _STRIPE):
+        stop = start + _STRIPE
+        torch.mm(rows[:, start:stop].T, rows[:, start:], out=products[start:stop, start:])
+    return products
+
+
+def _whole(products: Tensor) -> Tensor:
+    """The symmetric matrix of sums of such products."""
+    upper = products.triu()
+    return upper + upper.triu(1).T

@@ -16,16 +16,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from alphatune.native.presence import fast
 from alphatune.quant.grouping import Grouping
 from alphatune.quant.packing import WORD, blocks, sign_bits, times_codes
 
 _PLAIN = (Tensor, nn.Parameter)
-
-
-@functools.cache
-def fast() -> bool:
-    """Whether machine code can be made here; ALPHATUNE_KERNELS=0 in the environment forbids it."""
-    return os.environ.get("ALPHATUNE_KERNELS") != "0" and importlib.util.find_spec("llvmlite") is not None
 
 
 @functools.cache

@@ -20,6 +20,7 @@ from alphatune.packed.calibration import second_moments
 from alphatune.packed.linear import PackedLinear
 from alphatune.packed.replaceable import owners_of, reason_to_stay
 from alphatune.progress import Progress
+from alphatune.quant.curvature import Curvature
 from alphatune.quant.grouping import Grouping
 from alphatune.quant.solvers import check_span, solve_matrix
 from alphatune.settings import CALIBRATED, BCQConfig, Quantization
@@ -79,8 +80,11 @@ def quantize_layers(
         moments = second_moments(model, {name: shape[1] for name, shape in shapes.items()}, calibration)
     reports, packed = [], {}
     with Progress("quantise", len(targets), "layer", progress) as shown:
+        last: Curvature | None = None
         for name, hessian in moments:
-            packed[name], report = quantize_layer(targets[name], config, name, width, hessian)
+            if hessian is not None and isinstance(config, BCQConfig) and (last is None or last.moments is not hessian):
+                last = Curvature.of(hessian, config.damping)  # once for all layers that read the same input
+            packed[name], report = quantize_layer(targets[name], config, name, width, last)
             reports.append(report)
             shown.advance()
     for name, layer in packed.items():  # at the end: calibration inputs come from the model as it was
@@ -93,11 +97,11 @@ def quantize_layer(
     config: Quantization,
     name: str = "",
     width: int | None = None,
-    hessian: Tensor | None = None,
+    hessian: Tensor | Curvature | None = None,
 ) -> tuple[PackedLinear, LayerReport]:
     """The packed form of one `nn.Linear` or `Conv1D`, and its quantisation error.
 
-    `hessian` [in, in] is X^T X / T of the layer's inputs, for the solvers that need it.
+    `hessian` is X^T X / T of the layer's inputs, [in, in], or its curvature, for the solvers that need it.
 
     Raises:
         UserError: the group size does not fit, the solver cannot do what is asked, or the weights are not finite.
@@ -110,6 +114,8 @@ def quantize_layer(
         hessian = None
     elif hessian is None:
         raise UserError(f"solver={config.solver}: needs the second moments of the layer's inputs")
+    elif isinstance(hessian, Tensor):
+        hessian = Curvature.of(hessian, config.damping)
     with _float32_by_default():
         solved = solve_matrix(weight, config, grouping, hessian)
     report = LayerReport(

@@ -17,9 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alphatune.native.presence import fast
 from alphatune.quant import bcq, uniform
 from alphatune.quant.bcq import Fit
 
+_FEW = 4  # bits up to which machine code iterates
+_TINY = 1e-300
 _COMPACT = 0.5  # rows that are done are put away when fewer than this share still improve
 
 
@@ -103,7 +106,7 @@ class _State(NamedTuple):
         """With the error that the intervals have at their `values` [n, 2^q]."""
         mass, moment = rows.between(edges)
         values = values.double()
-        error = rows.energy + (values * (values * mass - 2 * moment)).sum(dim=1)
+        error = rows.energy + _total(values * (values * mass - 2 * moment))
         return cls(alpha, centre, order, edges, mass, moment, error.clamp_(min=0))
 
     def where(self, condition: Tensor, other: _State) -> _State:
@@ -113,6 +116,22 @@ class _State(NamedTuple):
 
 
 def _iterate(
+    rows: _Rows, state: _State, iterations: int, offset: bool, trace: Callable[[Tensor], None] | None
+) -> _State:
+    if not (rows.values.is_cpu and state.alpha.shape[1] <= _FEW and trace is None and fast()):
+        return _by_torch(rows, state, iterations, offset, trace)
+    from alphatune.quant.kernels import turns
+
+    end = _State(*(part.clone(memory_format=torch.contiguous_format) for part in state))
+    sums = rows.sums if rows.moment is None else rows.moment
+    failed = turns.turns(rows.values, sums, rows.mass, rows.energy, end, offset, iterations)
+    if not bool(failed.any()):
+        return end
+    again = _by_torch(rows.take(failed), _State(*(part[failed] for part in state)), iterations, offset, None)
+    return _State(*(part.index_put((failed,), new) for part, new in zip(end, again, strict=True)))
+
+
+def _by_torch(
     rows: _Rows, state: _State, iterations: int, offset: bool, trace: Callable[[Tensor], None] | None
 ) -> _State:
     whole, alive = state, torch.arange(len(state.error), device=state.error.device)
@@ -134,15 +153,16 @@ def _iterate(
 def _step(rows: _Rows, state: _State, offset: bool) -> _State:
     """The least-squares scales for the codes, and the nearest codes for those."""
     bits = state.alpha.shape[1]
-    table = _plus_minus(bits, offset, state.mass)  # [2^q, k]
-    k = table.shape[1]
-    mass, moment = (torch.empty_like(part).scatter_(1, state.order, part) for part in (state.mass, state.moment))
-    gram = mass @ (table[:, :, None] * table[:, None]).flatten(1)
+    by_number = (torch.empty_like(part).scatter_(1, state.order, part) for part in (state.mass, state.moment))
+    mass, moment = map(_signed_sums, by_number)
+    planes = torch.tensor([1 << i for i in reversed(range(bits))] + [0] * offset, device=mass.device)
+    total = mass[:, 0].clamp(min=_TINY)  # on the whole diagonal, as signs have the square 1: without it roots are of 1
+    gram = (mass[:, planes[:, None] ^ planes] / total[:, None, None]).permute(1, 2, 0)
     # whole counts are exact, so only a gram that is singular has a pivot near 0; sums of weights are not
-    solved = _least_squares(gram.T.view(k, k, -1), (moment @ table).T, 1e-9 if rows.mass is None else 1e-6)
+    solved = bcq.least_squares(gram, (moment[:, planes] / total[:, None]).T, 1e-9 if rows.mass is None else 1e-6)
     alpha = solved[:bits].T.abs().float().sort(dim=1, descending=True).values  # the same set of values
     centre = solved[bits].float() if offset else state.centre
-    levels, order = (alpha @ table[:, :bits].float().T).sort(dim=1)
+    levels, order = _levels(alpha).sort(dim=1, stable=True)
     values = levels + centre[:, None]
     middles = (levels[:, 1:] + levels[:, :-1]) / 2 + centre[:, None]
     edges = state.edges.clone()
@@ -150,27 +170,33 @@ def _step(rows: _Rows, state: _State, offset: bool) -> _State:
     return _State.of(rows, alpha, centre, values, order, edges)
 
 
-def _least_squares(gram: Tensor, moment: Tensor, tolerance: float) -> Tensor:
-    """The solution [k, n] of n small systems, gram [k, k, n] and moment [k, n]; that of least norm where singular.
+# Sums of few numbers, in the order in which machine code adds them up, so that results do not depend on it.
 
-    Elimination of all systems at once, with the diagonals brought to 1: k is at most 9 and n large.
-    """
-    k = len(gram)
-    scale = gram.diagonal().T.clamp(min=1e-300).rsqrt()  # [k, n]
-    left, right = gram * scale[:, None] * scale, moment * scale
-    singular = torch.zeros(gram.shape[2], dtype=torch.bool, device=gram.device)
-    for j in range(k):
-        singular |= ~(left[j, j] > tolerance)
-        factor = left[j + 1 :, j] / left[j, j]
-        left[j + 1 :, j:] -= factor[:, None] * left[j, j:]
-        right[j + 1 :] -= factor * right[j]
-    for j in reversed(range(k)):
-        right[j] = (right[j] - (left[j, j + 1 :] * right[j + 1 :]).sum(dim=0)) / left[j, j]
-    solution = scale * right
-    if bool(singular.any()):
-        systems, targets = gram[:, :, singular].permute(2, 0, 1), moment[:, singular].T[:, :, None]
-        solution[:, singular] = bcq.normal_solution(systems, targets, tolerance)[:, :, 0].T
-    return solution
+
+def _signed_sums(values: Tensor) -> Tensor:
+    """For every set of planes, a number whose digits say which: the sum of values [n, 2^q], one for each code, times
+    the signs of these planes. [n, 2^q]."""
+    step = values.shape[1] // 2
+    while step:
+        low, high = values.unflatten(1, (-1, 2, step)).unbind(dim=2)
+        values, step = torch.stack([high + low, high - low], dim=2).flatten(1), step // 2
+    return values
+
+
+def _levels(alpha: Tensor) -> Tensor:
+    """The sums of scales [n, q] with the signs of every code: [n, 2^q]."""
+    levels = torch.stack([-alpha[:, 0], alpha[:, 0]], dim=1)
+    for scale in alpha.T[1:, :, None]:
+        levels = torch.stack([levels - scale, levels + scale], dim=2).flatten(1)
+    return levels
+
+
+def _total(values: Tensor) -> Tensor:
+    """[n, 2^q] -> [n]."""
+    while values.shape[1] > 1:
+        low, high = values.chunk(2, dim=1)
+        values = low + high
+    return values[:, 0]
 
 
 def _greedy(rows: _Rows, bits: int, offset: bool) -> _State:
@@ -237,12 +263,6 @@ def _signs(vectors: Tensor, rows: _Rows, state: _State) -> Tensor:
 def _rows_of(vectors: Tensor) -> int:
     """How many rows a CPU's cache holds."""
     return max(1, 2**16 // vectors.shape[1])
-
-
-def _plus_minus(bits: int, offset: bool, like: Tensor) -> Tensor:
-    """What each code multiplies the scales (and the offset) by: [2^q, q (+ 1)]."""
-    table = bcq.code_table(bits, like.device).to(like.dtype) * 2 - 1
-    return torch.nn.functional.pad(table, (0, int(offset)), value=1.0)
 
 
 def _ends(rows: _Rows) -> Tensor:

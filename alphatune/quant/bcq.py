@@ -61,6 +61,46 @@ def normal_solution(gram: Tensor, moment: Tensor, tolerance: float | None = None
     return solution
 
 
+def least_squares(gram: Tensor, moment: Tensor, tolerance: float) -> Tensor:
+    """The solution [k, n] of n small systems, gram [k, k, n] and moment [k, n]; that of least norm where singular.
+
+    Elimination of all systems at once, with the diagonals brought to 1: k is at most 9 and n large.
+    """
+    k = len(gram)
+    scale = gram.diagonal().T.clamp(min=1e-300).rsqrt()  # [k, n]
+    left, right = gram * scale[:, None] * scale, moment * scale
+    singular = torch.zeros(gram.shape[2], dtype=torch.bool, device=gram.device)
+    for j in range(k):
+        singular |= ~(left[j, j] > tolerance)
+        factor = left[j + 1 :, j] / left[j, j]
+        left[j + 1 :, j:] -= factor[:, None] * left[j, j:]
+        right[j + 1 :] -= factor * right[j]
+    for j in reversed(range(k)):
+        for i in range(j + 1, k):  # one after another: a sum whose order is stated
+            right[j] -= left[j, i] * right[i]
+        right[j] /= left[j, j]
+    solution = scale * right
+    if bool(singular.any()):
+        # filled up with zeros to 8 or 16 unknowns: in memory all systems then lie alike, on which last bits depend
+        systems = torch.nn.functional.pad(gram[:, :, singular], (0, 0, 0, -k % 8, 0, -k % 8)).permute(2, 0, 1)
+        targets = torch.nn.functional.pad(moment[:, singular], (0, 0, 0, -k % 8)).T[:, :, None]
+        solution[:, singular] = _least_norm(systems, targets, tolerance)[:, :k, 0].T
+    return solution
+
+
+def _least_norm(gram: Tensor, moment: Tensor, tolerance: float) -> Tensor:
+    """The pseudo-inverse times `moment`, summed up one by one: products of matrices differ with how many there are."""
+    values, vectors = torch.linalg.eigh(gram)
+    kept = values > tolerance * values[:, -1:]
+    solution = torch.zeros_like(moment)
+    for i in range(gram.shape[1]):
+        vector, share = vectors[:, :, i, None], torch.zeros_like(moment[:, :1])
+        for j in range(gram.shape[1]):
+            share += vector[:, j : j + 1] * moment[:, j : j + 1]
+        solution += torch.where(kept[:, i, None, None], vector * (share / values[:, i, None, None]), 0.0)
+    return solution
+
+
 def optimal(vectors: Tensor, bits: int) -> Fit:
     """The global optimum of the squared error for one or two bits, in O(g log g).
 

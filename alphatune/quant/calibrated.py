@@ -13,83 +13,22 @@ The two alternate; the best of all rounds is kept for each row. Pure tensor func
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from alphatune.quant import bcq
+from alphatune.quant import bcq, whole_rows
+from alphatune.quant.curvature import Curvature, output_error
+from alphatune.quant.feedback import Codebook, feedback
 from alphatune.quant.grouping import Grouping
-
-_BLOCK = 32  # columns whose feedback is applied one by one; later columns get it once per block
-_FEW = 4  # bits up to which all levels are looked at instead of searched
-_STRIPE = 192  # columns of the symmetric H multiplied at once: what lies below them is known by then
-
-
-@dataclass(frozen=True)
-class Curvature:
-    """What a layer's inputs say about the cost of an error in its weights.
-
-    `hessian` is H plus the damping, [in, in] float32. `order` and `upper` are for the feedback, None where it is not
-    used: columns by falling H_jj, and the upper triangular U with U^T U = H^-1 in that order.
-    """
-
-    hessian: Tensor
-    order: Tensor | None = None
-    upper: Tensor | None = None
-
-    @classmethod
-    def of(cls, hessian: Tensor, damping: float, feedback: bool = False) -> Curvature:
-        """From the second moments of the inputs; `damping` times the mean of their diagonal is added to it.
-
-        The damping stands for errors on inputs that the calibration texts do not show: without it, weights on inputs
-        that are always 0 there would be free. Inputs that are 0 altogether give the identity.
-        """
-        mean = float(hessian.diagonal().mean())
-        exact = hessian.double()
-        identity = torch.eye(len(exact), dtype=exact.dtype, device=exact.device)
-        exact = exact + damping * mean * identity if mean > 0 else identity
-        if not feedback:
-            return cls(exact.float())
-        order = exact.diagonal().argsort(descending=True, stable=True)
-        # H = R R^T with R upper triangular: the Cholesky factor of the matrix read backwards. Then U = R^-1.
-        backwards = order.flip(0)
-        factor = torch.linalg.cholesky(exact[backwards][:, backwards]).flip(0, 1)
-        upper = torch.linalg.solve_triangular(factor, identity, upper=True)
-        return cls(exact.float(), order, upper.float())
-
-
-def output_error(difference: Tensor, hessian: Tensor) -> Tensor:
-    """e H e^T of each row e of `difference` [n, in]: its share of ||X (W - W_q)^T||^2 / T. Shape [n]."""
-    error = difference.new_zeros(len(difference))
-    for stripe, rest in _stripes(hessian):
-        pushed = difference[:, stripe] @ rest
-        error += 2 * torch.linalg.vecdot(pushed, difference[:, stripe.start :])
-    return error
-
-
-def _stripes(hessian: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Some rows of H from their own columns on, its diagonal blocks halved: twice their products with both sides make
-    those with H, for half the work."""
-    for start in range(0, len(hessian), _STRIPE):
-        stripe = slice(start, min(start + _STRIPE, len(hessian)))
-        rest = hessian[stripe, start:].clone()
-        rest[:, : stripe.stop - start] /= 2
-        yield stripe, rest
 
 
 def rebuild(signs: Tensor, scales: Tensor, grouping: Grouping) -> Tensor:
     """W_q [n, in] from signs [n, q, in] and scales [G, k, n]; k = q + 1 has the offset last."""
-    if grouping.span == 1:
-        planes = _cut(_with_ones(signs, scales.shape[1] > signs.shape[1]), grouping.per_row, grouping.size)
-        rebuilt = scales.permute(2, 0, 1)[:, :, None] @ planes  # [n, G, 1, g]
-        return rebuilt.reshape(len(signs), -1)[:, : grouping.columns]
-    weight = torch.zeros(grouping.columns, grouping.rows, device=signs.device)
+    weight = torch.zeros(grouping.rows, grouping.columns, device=signs.device)
     for i in range(scales.shape[1]):
-        spread = grouping.spread(scales[:, i])
-        weight += torch.where(signs[:, i].T, spread, -spread) if i < signs.shape[1] else spread
-    return weight.T
+        spread = grouping.spread(scales[:, i]).T
+        weight += torch.where(signs[:, i], spread, -spread) if i < signs.shape[1] else spread
+    return weight
 
 
 def best_scales(
@@ -110,64 +49,42 @@ def best_scales(
     planes = _with_ones(signs, offset)
     k = planes.shape[1]
     cut = _cut(planes, groups, size)  # [n, G, k, g]
-    if groups == 1:
-        gram = _row_gram(planes, hessian, offset)
-    else:
-        gram = torch.empty(n, groups, k, groups, k, dtype=torch.float64, device=rows.device)
-        for b in range(groups):  # B_a H B_b^T for the groups a from b on; the rest by symmetry
-            start, stop = b * size, min((b + 1) * size, grouping.columns)
-            pushed = planes[:, :, start:stop] @ hessian[start:stop, start:]  # [n, k, in - start]
-            products = cut[:, b:] @ _cut(pushed, groups - b, size).transpose(2, 3)  # [n, G - b, k, k]
-            gram[:, b:, :, b] = products
-            gram[:, b, :, b:] = products.permute(0, 3, 1, 2)
+    gram = torch.empty(n, groups, k, groups, k, dtype=torch.float64, device=rows.device)
+    for b in range(groups):  # B_a H B_b^T for the groups a from b on; the rest by symmetry
+        start, stop = b * size, min((b + 1) * size, grouping.columns)
+        pushed = planes[:, :, start:stop] @ hessian[start:stop, start:]  # [n, k, in - start]
+        products = cut[:, b:] @ _cut(pushed, groups - b, size).transpose(2, 3)  # [n, G - b, k, k]
+        gram[:, b:, :, b] = products
+        gram[:, b, :, b:] = products.permute(0, 3, 1, 2)
     moment = cut @ _cut((rows @ hessian if target is None else target)[:, None], groups, size).transpose(2, 3)
     unknowns = groups * k
     solved = _rounded_solution(gram.view(n, unknowns, unknowns), moment.double().view(n, unknowns, 1))
     return solved.view(n, groups, k).permute(1, 2, 0).float().contiguous()
 
 
-def _row_gram(planes: Tensor, hessian: Tensor, offset: bool) -> Tensor:
-    """B H B^T of every row's planes [n, k, in]: [n, k, k] float64. A last plane of ones is the same in every row."""
-    n, k, _ = planes.shape
-    gram = torch.zeros(n, k, k, dtype=torch.float64, device=planes.device)
-    q = k - offset
-    for stripe, rest in _stripes(hessian):
-        pushed = planes[:, :q, stripe].reshape(n * q, -1) @ rest
-        gram[:, :q, :q] += pushed.view(n, q, -1) @ planes[:, :q, stripe.start :].transpose(1, 2)
-    gram += gram.transpose(1, 2).clone()
-    if offset:
-        gram[:, q] = gram[:, :, q] = planes @ hessian.sum(dim=0)
-    return gram
-
-
 def nearest(rows: Tensor, scales: Tensor, bits: int, grouping: Grouping) -> Tensor:
     """The code of each weight whose value is nearest, whatever that does to the output: signs [n, q, in]."""
-    return _Codebook(scales, bits).signs(rows, grouping)
+    book = Codebook(scales, bits)
+    parts = [book.nearest(i, part.contiguous()) for i, part in enumerate(rows.split(grouping.size, dim=1))]
+    return _signs(torch.cat(parts, dim=1), bits)
 
 
-def feedback(rows: Tensor, scales: Tensor, bits: int, grouping: Grouping, curvature: Curvature) -> Tensor:
+def by_feedback(rows: Tensor, scales: Tensor, bits: int, grouping: Grouping, curvature: Curvature) -> Tensor:
     """The codes that GPTQ's error feedback gives with the codebook of `scales` [G, k, n]: signs [n, q, in]."""
-    order, upper = curvature.order, curvature.upper
-    assert order is not None and upper is not None
-    book = _Codebook(scales, bits)
-    group_of = (order // grouping.size).tolist()
-    work = rows.T[order].contiguous()  # [in, n]: columns of W are rows here, which is how they are visited
-    for start in range(0, len(work), _BLOCK):
-        stop = min(start + _BLOCK, len(work))
-        block, corner = work[start:stop], upper[start:stop, start:stop]
-        errors = torch.empty_like(block)
-        for j, pivot in enumerate(corner.diagonal().tolist()):
-            torch.sub(block[j], book.rounded(group_of[start + j], block[j]), out=errors[j]).div_(pivot)
-            block[j + 1 :].addr_(corner[j, j + 1 :], errors[j], alpha=-1)
-        work[stop:].addmm_(upper[start:stop, stop:].T, errors, alpha=-1)
-    moved = torch.empty_like(rows)  # every weight as it was when its turn came
-    moved[:, order] = work.T
-    return book.signs(moved, grouping)
+    order = curvature.order
+    codes, _ = feedback(rows.T[order], Codebook(scales, bits), order // grouping.size, curvature.upper)
+    return _signs(codes[order.argsort()].T, bits)
+
+
+def _signs(codes: Tensor, bits: int) -> Tensor:
+    """The planes [n, q, in] of codes uint8 [n, in]."""
+    digits = torch.arange(bits - 1, -1, -1, device=codes.device, dtype=torch.uint8)
+    return (codes[:, None] >> digits[:, None] & 1).bool()
 
 
 def refine(
     rows: Tensor, signs: Tensor, scales: Tensor, grouping: Grouping, curvature: Curvature, solver: str, rounds: int
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Better codes and scales for the output error, from given ones; no row gets worse in the damped output error.
 
     First the scales are solved for the given codes. Then, `rounds` times, codes for the scales ("gptq": by feedback,
@@ -181,8 +98,12 @@ def refine(
         solver: "hessian" or "gptq".
 
     Returns:
-        signs and scales; in each group the scales are not negative and the largest comes first, offset last.
+        signs, scales and the damped output errors [n]; in each group the scales are not negative and the largest comes
+        first, offset last.
     """
+    if grouping.per_row == 1:
+        signs, scales, error = whole_rows.refine(rows, signs, scales[0], curvature, solver, rounds)
+        return signs, scales[None], error
     bits, offset = signs.shape[1], scales.shape[1] > signs.shape[1]
     hessian = curvature.hessian
     target = rows @ hessian
@@ -191,7 +112,7 @@ def refine(
     for turn in range(rounds + 1):
         if turn:
             signs = (
-                feedback(rows, scales, bits, grouping, curvature)
+                by_feedback(rows, scales, bits, grouping, curvature)
                 if solver == "gptq"
                 else nearest(rows, scales, bits, grouping)
             )
@@ -203,7 +124,7 @@ def refine(
         best_signs = torch.where(better[:, None, None], signs, best_signs)
         best = torch.where(better, scales, best)
         error = torch.where(better, new_error, error)
-    return best_signs, best
+    return best_signs, best, error
 
 
 def rows_at_once(grouping: Grouping, unknowns: int) -> int:
@@ -211,42 +132,6 @@ def rows_at_once(grouping: Grouping, unknowns: int) -> int:
     planes = 2**22 // (grouping.columns * unknowns)
     systems = 2**22 // (grouping.per_row * unknowns) ** 2
     return max(1, min(planes, systems))
-
-
-class _Codebook:
-    """The 2^q values of every group, sorted: `position` finds the nearest, `signs` says which code it is."""
-
-    def __init__(self, scales: Tensor, bits: int) -> None:
-        table = bcq.code_table(bits, scales.device)
-        values = torch.einsum("gqn,lq->gnl", scales[:, :bits], table.float() * 2 - 1)
-        if scales.shape[1] > bits:
-            values += scales[:, bits, :, None]
-        self.bits = bits
-        self.values, self.codes = values.sort(dim=2)  # [G, n, 2^q]
-        self.middles = ((self.values[:, :, 1:] + self.values[:, :, :-1]) / 2).contiguous()
-        self.by_level = bits <= _FEW
-        if self.by_level:
-            self.mean = (self.values[:, :, 0] + self.values[:, :, -1]) / 2  # [G, n]
-            self.halves = (self.values.diff(dim=2) / 2).transpose(1, 2).contiguous()  # [G, 2^q - 1, n]
-            self.between = self.middles.transpose(1, 2).contiguous()
-
-    def rounded(self, group: int, weights: Tensor) -> Tensor:
-        """The nearest values of [n] weights of one column; one in the middle goes down."""
-        if self.by_level:  # half a step up for each middle that is passed, half a step down for each that is not
-            below = torch.copysign(self.halves[group], self.between[group] - weights)
-            return self.mean[group] - below.sum(dim=0)
-        position = torch.searchsorted(self.middles[group], weights[:, None])
-        return self.values[group].gather(1, position)[:, 0]
-
-    def signs(self, rows: Tensor, grouping: Grouping) -> Tensor:
-        """The nearest codes of weights [n, in]: signs [n, q, in]."""
-        codes = torch.empty(rows.shape, dtype=torch.uint8, device=rows.device)
-        for group in range(grouping.per_row):
-            part = slice(group * grouping.size, (group + 1) * grouping.size)
-            position = torch.searchsorted(self.middles[group], rows[:, part].contiguous())
-            codes[:, part] = self.codes[group].to(torch.uint8).gather(1, position)
-        planes = torch.arange(self.bits - 1, -1, -1, device=rows.device, dtype=torch.uint8)
-        return (codes[:, None] >> planes[:, None] & 1).bool()
 
 
 def _cut(values: Tensor, groups: int, size: int) -> Tensor:

@@ -15,6 +15,7 @@ from alphatune.errors import UserError
 from alphatune.quant import bcq, calibrated, packing, uniform
 from alphatune.quant.alternating import alternating
 from alphatune.quant.bcq import Fit
+from alphatune.quant.curvature import Curvature, output_error
 from alphatune.quant.grouping import Grouping
 from alphatune.settings import BCQConfig, Quantization, UniformConfig
 
@@ -65,29 +66,29 @@ def _rows_at_once(weight: Tensor, config: Quantization, grouping: Grouping) -> i
     return -(-grouping.rows // (pieces * grouping.span)) * grouping.span
 
 
-def solve_matrix(weight: Tensor, config: Quantization, grouping: Grouping, hessian: Tensor | None = None) -> Solved:
+def solve_matrix(
+    weight: Tensor, config: Quantization, grouping: Grouping, curvature: Curvature | None = None
+) -> Solved:
     """Codes and scales of a matrix [out, in].
 
-    `hessian` [in, in] is X^T X / T of the layer's inputs; solvers that need it are given it, others are not.
+    The `curvature` is that of the layer's inputs; solvers that need it are given it, others are not.
     """
     offset = config.has_offset
     words, (groups, shared) = -(-grouping.columns // packing.WORD), grouping.scales_shape
     # allocated first and filled in place: small results kept between large temporaries would fragment the heap
     packed = torch.empty(words, config.bits, grouping.rows, dtype=torch.int32, device=weight.device)
     scales = torch.empty(groups, config.bits + offset, shared, device=weight.device)  # the offset comes last
-    errors, step, curvature = _Errors(), _rows_at_once(weight, config, grouping), None
-    if hessian is not None and isinstance(config, BCQConfig):
-        curvature = calibrated.Curvature.of(hessian, config.damping, config.solver == "gptq")
-        if grouping.span == 1:  # larger pieces: every step multiplies them by the [in, in] second moments
-            step = calibrated.rows_at_once(grouping, config.bits + offset)
+    errors, step = _Errors(), _rows_at_once(weight, config, grouping)
+    if curvature is not None and grouping.span == 1:  # larger pieces: every step multiplies them by [in, in] matrices
+        step = calibrated.rows_at_once(grouping, config.bits + offset)
     for start in range(0, grouping.rows, step):
         rows = weight[start : start + step].float()
         part = Grouping(rows.shape[0], grouping.columns, grouping.size)
         signs, by_group, error = _solve(rows, part, config, curvature)
-        if hessian is None:
-            errors.add(rows, error)
+        if curvature is None:
+            errors.add(rows, error or 0.0)
         else:
-            errors.add_output(rows, calibrated.rebuild(signs, by_group, part), hessian)
+            errors.add_output(rows, calibrated.rebuild(signs, by_group, part), curvature, error)
         packed[:, :, start : start + step] = packing.pack(signs)
         first = start // grouping.span
         scales[:, :, first : first + by_group.shape[2]] = by_group
@@ -97,27 +98,30 @@ def solve_matrix(weight: Tensor, config: Quantization, grouping: Grouping, hessi
         offset=scales[:, config.bits].contiguous() if offset else None,
         mse=errors.weight / weight.numel(),
         relative_error=_root_of_ratio(errors.weight, errors.weight_power),
-        output_error=None if hessian is None else _root_of_ratio(errors.output, errors.output_power),
+        output_error=None if curvature is None else _root_of_ratio(errors.output, errors.output_power),
     )
 
 
 def _solve(
-    rows: Tensor, part: Grouping, config: Quantization, curvature: calibrated.Curvature | None
-) -> tuple[Tensor, Tensor, float]:
+    rows: Tensor, part: Grouping, config: Quantization, curvature: Curvature | None
+) -> tuple[Tensor, Tensor, float | None]:
     """Signs [n, q, in] and scales [G, k, R] of some rows, k = q + 1 with the offset last; and the squared error.
 
-    With a curvature the error is that of the start, and weighted.
+    With a curvature the error is that of the output, damping included, or None where it is not known.
     """
     vectors = part.vectors(rows)
     weights: list[Tensor] | list[None] = [None] * len(vectors)
     if curvature is not None:
-        weights = part.vectors(curvature.hessian.diagonal().expand(rows.shape))
+        weights = part.vectors(curvature.diagonal.expand(rows.shape))
     fits = [solve_vectors(piece, config, weight) for piece, weight in zip(vectors, weights, strict=True)]
     scales = [f.alpha if f.offset is None else torch.cat([f.alpha, f.offset[:, None]], dim=1) for f in fits]
     whole, by_group = part.from_vectors([f.signs for f in fits], scales)
-    if curvature is not None and isinstance(config, BCQConfig) and config.solver != "weighted":
-        whole, by_group = calibrated.refine(rows, whole, by_group, part, curvature, config.solver, config.rounds)
-    return whole, by_group, sum(float(f.error.double().sum()) for f in fits)
+    if curvature is None:
+        return whole, by_group, sum(float(f.error.double().sum()) for f in fits)
+    if not isinstance(config, BCQConfig) or config.solver == "weighted":
+        return whole, by_group, None
+    whole, by_group, error = calibrated.refine(rows, whole, by_group, part, curvature, config.solver, config.rounds)
+    return whole, by_group, float(error.double().sum())
 
 
 def solve_vectors(vectors: Tensor, config: Quantization, weights: Tensor | None = None) -> Fit:
@@ -155,11 +159,15 @@ class _Errors:
         self.weight += error
         self.weight_power += float(rows.square().sum())
 
-    def add_output(self, rows: Tensor, rebuilt: Tensor, hessian: Tensor) -> None:
+    def add_output(self, rows: Tensor, rebuilt: Tensor, curvature: Curvature, damped: float | None) -> None:
         difference = rows - rebuilt
-        self.add(rows, float(difference.square().sum()))
-        self.output += float(calibrated.output_error(difference, hessian).sum())
-        self.output_power += float(calibrated.output_error(rows, hessian).sum())
+        lost = float(difference.square().sum())
+        self.add(rows, lost)
+        if damped is None:
+            self.output += float(output_error(difference, curvature.moments).sum())
+        else:
+            self.output += damped - curvature.damping * lost
+        self.output_power += float(output_error(rows, curvature.moments).sum())
 
 
 def _root_of_ratio(part: float, whole: float) -> float:

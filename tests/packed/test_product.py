@@ -194,7 +194,8 @@ def test_the_limit_is_where_the_gains_add_up_to_the_most() -> None:
 def test_a_cache_that_cannot_be_written_or_is_damaged_costs_time_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from alphatune.packed.kernels import machine, native
+    from alphatune.native import machine
+    from alphatune.packed.kernels import native
 
     layer = Drawn(40, 64, 32, 3, True)
     x = layer.inputs(2)

@@ -1,5 +1,6 @@
 """Alternating codes and scales against the loop of Appendix C and brute force over all codes, from each start."""
 
+import importlib.util
 import itertools
 from functools import cache
 
@@ -257,3 +258,22 @@ def test_an_offset_makes_two_values_and_constants_exact():
     for q in (1, 3):
         fit = alternating(w, q, 15, offset=True)
         assert torch.allclose(bcq.reconstruct(fit.alpha, fit.signs) + fit.offset[:, None], w, atol=1e-6)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("llvmlite") is None, reason="llvmlite is not installed")
+@pytest.mark.parametrize("bits", [1, 2, 3, 4])
+@pytest.mark.parametrize("offset", [False, True])
+@pytest.mark.parametrize("weighed", [False, True])
+def test_machine_code_gives_the_bits_that_torch_gives(bits, offset, weighed, monkeypatch):
+    fits = []
+    for allowed in (True, False):
+        monkeypatch.setattr(module, "fast", lambda allowed=allowed: allowed)
+        for size in (1, 2, 3, 5, 17, 64, 200):
+            w, d = normal(40, size, seed=size), normal(40, size, seed=size + 1).square() if weighed else None
+            w[0], w[1], w[2], w[3] = 0, 0.5, w[2].round(), (w[3] * 2).round() / 2  # ties and singular systems
+            if weighed:
+                d[4], d[5, ::2] = 0, 0
+            fits.append(alternating(w, bits, 15, d, offset))
+    for fast, plain in zip(fits[:7], fits[7:], strict=True):
+        parts = [(a, b) for a, b in zip(fast, plain, strict=True) if a is not None]
+        assert len(parts) == 3 + offset and all(torch.equal(a, b) for a, b in parts)

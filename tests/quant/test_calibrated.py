@@ -24,7 +24,8 @@ from alphatune.packed.linear import packed_layers
 from alphatune.packed.walk import linear_layers, quantize_layer, quantize_layers
 from alphatune.quant import bcq, calibrated
 from alphatune.quant.alternating import alternating
-from alphatune.quant.calibrated import Curvature
+from alphatune.quant.curvature import Curvature, output_error
+from alphatune.quant.feedback import Codebook, feedback
 from alphatune.quant.grouping import Grouping
 from alphatune.run import identity, record
 from alphatune.run.execute import execute
@@ -76,26 +77,29 @@ def start_of(rows: Tensor, q: int, grouping: Grouping, offset: bool) -> tuple[Te
 def test_the_curvature_is_the_damped_hessian_and_a_factor_of_its_inverse() -> None:
     x = correlated(50, 12).double()
     hessian = (x.T @ x / 50).float()
-    curvature = Curvature.of(hessian, 0.1, feedback=True)
+    curvature = Curvature.of(hessian, 0.1)
     damped = hessian.double() + 0.1 * hessian.double().diagonal().mean() * torch.eye(12)
     assert torch.allclose(curvature.hessian.double(), damped, rtol=1e-6)
     diagonal = damped.diagonal()[curvature.order]
     assert bool((diagonal[1:] <= diagonal[:-1]).all())
     upper = curvature.upper.double()
     assert torch.equal(upper, upper.triu())
-    inverse = torch.linalg.inv(damped[curvature.order][:, curvature.order])
+    ordered = damped[curvature.order][:, curvature.order]
+    factor = curvature.factor.double()
+    assert torch.equal(factor, factor.triu()) and torch.allclose(factor @ factor.T, ordered, rtol=1e-5)
+    inverse = torch.linalg.inv(ordered)
     assert torch.allclose(upper.T @ upper, inverse, rtol=1e-4, atol=1e-6)
 
 
 def test_inputs_that_are_always_zero_give_the_identity() -> None:
-    curvature = Curvature.of(torch.zeros(4, 4), 0.01, feedback=True)
+    curvature = Curvature.of(torch.zeros(4, 4), 0.01)
     assert torch.equal(curvature.hessian, torch.eye(4)) and torch.equal(curvature.upper, torch.eye(4))
 
 
 def test_output_error_is_that_of_the_outputs() -> None:
     x, e = correlated(30, 7), normal(4, 7, seed=9)
     expected = (x.double() @ e.double().T).square().sum(dim=0) / 30
-    assert torch.allclose(calibrated.output_error(e, x.T @ x / 30).double(), expected, rtol=1e-4)
+    assert torch.allclose(output_error(e, x.T @ x / 30).double(), expected, rtol=1e-4)
 
 
 # --- scales
@@ -124,7 +128,7 @@ def test_scales_are_numpys_least_squares_on_the_outputs(seed: int, q: int, size:
 def test_feedback_without_correlations_is_the_nearest_value(size: int, offset: bool) -> None:
     w, grouping = normal(6, 200), Grouping(6, 200, size)  # more columns than one block
     _, scales = start_of(w, 3, grouping, offset)
-    got = calibrated.feedback(w, scales, 3, grouping, Curvature.of(torch.eye(200), 0.01, feedback=True))
+    got = calibrated.by_feedback(w, scales, 3, grouping, Curvature.of(torch.eye(200), 0.01))
     assert torch.equal(got, calibrated.nearest(w, scales, 3, grouping))
     error = (w - calibrated.rebuild(got, scales, grouping)).abs()
     for code in bcq.code_table(3):  # no code is nearer
@@ -147,8 +151,8 @@ def test_feedback_is_gptq_by_its_definition(size: int) -> None:
     """Column by column: nearest value, then the best change of all columns not yet coded (Eq. 2 of the GPTQ paper)."""
     x, w, grouping = correlated(400, 150), normal(3, 150), Grouping(3, 150, size)
     _, scales = start_of(w, 2, grouping, True)
-    curvature = Curvature.of(x.T @ x / 400, 0.01, feedback=True)
-    got = calibrated.rebuild(calibrated.feedback(w, scales, 2, grouping, curvature), scales, grouping)
+    curvature = Curvature.of(x.T @ x / 400, 0.01)
+    got = calibrated.rebuild(calibrated.by_feedback(w, scales, 2, grouping, curvature), scales, grouping)
 
     hessian, work, left = curvature.hessian.double().numpy(), w.double().numpy().copy(), curvature.order.tolist()
     expected = np.zeros((3, 150))
@@ -162,10 +166,37 @@ def test_feedback_is_gptq_by_its_definition(size: int) -> None:
             work[r, left] -= (work[r, j] - expected[r, j]) / inverse[0, 0] * inverse[0]
         left = left[1:]
     assert np.mean(np.abs(got.numpy() - expected) < 1e-4) > 0.99  # float32 may break a near tie the other way
-    errors = [
-        calibrated.output_error(w - q, curvature.hessian).sum().item() for q in (got, torch.tensor(expected).float())
-    ]
+    errors = [output_error(w - q, curvature.hessian).sum().item() for q in (got, torch.tensor(expected).float())]
     assert errors[0] == pytest.approx(errors[1], rel=0.02)
+
+
+@pytest.mark.parametrize(("rows", "size", "bits"), [(37, 70, 3), (64, 40, 1), (33, 90, 4), (5, 70, 2), (40, 70, 5)])
+@pytest.mark.parametrize("offset", [False, True])
+def test_machine_code_gives_the_bits_that_torch_gives(
+    rows: int, size: int, bits: int, offset: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, w, grouping = correlated(200, 90), normal(rows, 90), Grouping(rows, 90, size)
+    w[0], w[1] = 0.25, 0  # levels that are equal, and weights in the middle between two
+    curvature = Curvature.of(x.T @ x / 200, 0.01)
+    _, scales = start_of(w, bits, grouping, offset)
+    book, groups = Codebook(scales, bits), curvature.order // size
+    fast = feedback(w.T[curvature.order], book, groups, curvature.upper)
+    monkeypatch.setattr("alphatune.quant.feedback.fast", lambda: False)
+    plain = feedback(w.T[curvature.order], book, groups, curvature.upper)
+    assert torch.equal(fast[0], plain[0]) and torch.equal(fast[1], plain[1])
+    assert fast[0].unique().numel() > 1
+
+
+def test_a_row_whose_offset_is_all_it_has_is_solved_too() -> None:
+    x, w, grouping = correlated(200, 40), normal(6, 40), Grouping(6, 40, 40)
+    w[0], w[1], w[2] = 0.0, 3.0, 3 + 1e-3 * w[2]
+    curvature = Curvature.of(x.T @ x / 200, 0.01)
+    fit = start_of(w, 2, grouping, True)
+    signs, scales, told = calibrated.refine(w, *fit, grouping, curvature, "gptq", 3)
+    error = output_error(w - calibrated.rebuild(signs, scales, grouping), curvature.hessian)
+    power = output_error(w, curvature.hessian)
+    assert torch.allclose(told, error, rtol=1e-3, atol=1e-9 * float(power.max()))
+    assert bool((error[:2] <= 1e-9 * power.max()).all()) and bool((error[3:] < 0.2 * power[3:]).all())
 
 
 # --- both in turn
@@ -175,12 +206,11 @@ def test_feedback_is_gptq_by_its_definition(size: int) -> None:
 @given(seeds, st.integers(1, 2), st.booleans(), st.sampled_from(["hessian", "gptq"]))
 def test_nothing_is_better_than_the_best_of_all_codes(seed: int, q: int, offset: bool, solver: str) -> None:
     x, w, grouping = correlated(20, 4, seed % 99), normal(2, 4, seed=seed), Grouping(2, 4, 4)
-    curvature = Curvature.of(x.T @ x / 20, 1e-6, feedback=True)
+    curvature = Curvature.of(x.T @ x / 20, 1e-6)
     signs, scales = start_of(w, q, grouping, offset)
-    refined = calibrated.refine(w, signs, scales, grouping, curvature, solver, 3)
+    *refined, _ = calibrated.refine(w, signs, scales, grouping, curvature, solver, 3)
     before, after = (
-        calibrated.output_error(w - calibrated.rebuild(*fit, grouping), curvature.hessian)
-        for fit in ((signs, scales), refined)
+        output_error(w - calibrated.rebuild(*fit, grouping), curvature.hessian) for fit in ((signs, scales), refined)
     )
     root = np.linalg.cholesky(curvature.hessian.double().numpy()).T
     for r in range(2):
@@ -196,12 +226,13 @@ def test_nothing_is_better_than_the_best_of_all_codes(seed: int, q: int, offset:
 @pytest.mark.parametrize("solver", ["hessian", "gptq"])
 def test_no_row_gets_worse_and_more_rounds_do_no_harm(size: int, solver: str) -> None:
     x, w, grouping = correlated(300, 60), normal(40, 60), Grouping(40, 60, size)
-    curvature = Curvature.of(x.T @ x / 300, 0.01, feedback=True)
+    curvature = Curvature.of(x.T @ x / 300, 0.01)
     fit = start_of(w, 2, grouping, True)
-    errors = [calibrated.output_error(w - calibrated.rebuild(*fit, grouping), curvature.hessian)]
+    errors = [output_error(w - calibrated.rebuild(*fit, grouping), curvature.hessian)]
     for rounds in (1, 3, 8):
-        signs, scales = calibrated.refine(w, *fit, grouping, curvature, solver, rounds)
-        errors.append(calibrated.output_error(w - calibrated.rebuild(signs, scales, grouping), curvature.hessian))
+        signs, scales, told = calibrated.refine(w, *fit, grouping, curvature, solver, rounds)
+        errors.append(output_error(w - calibrated.rebuild(signs, scales, grouping), curvature.hessian))
+        assert torch.allclose(told, errors[-1], rtol=1e-4)
         alpha = scales[:, :2]
         assert bool((alpha >= 0).all()) and bool((alpha[:, 0] >= alpha[:, 1]).all())
     for before, after in itertools.pairwise(errors):

@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from alphatune.packed.kernels import machine, native
+from alphatune.native import machine
+from alphatune.packed.kernels import native
 from alphatune.quant.grouping import Grouping
 
 LARGE = 1 << 21  # weights from which on a layer counts as large

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from alphatune.packed.kernels.emit import INT, LONG, POINTER, Emitter, const, function
+from alphatune.native.emit import INT, LONG, POINTER, Emitter, const, function
 
 TREE = 3  # planes whose sums are made once per group and then chosen by the bits; further planes are added
 LANES = 16  # outputs at a time: a cache line of words or of weights

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from alphatune.packed.kernels import decode, machine, signs, tiles, triples
+from alphatune.native import machine
+from alphatune.packed.kernels import decode, signs, tiles, triples
 from alphatune.quant.grouping import Grouping
 
 Call = Callable[..., None]

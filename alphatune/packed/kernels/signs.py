@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from llvmlite import ir
 
+from alphatune.native.emit import INT, LONG, POINTER, Emitter, const, function
 from alphatune.packed.kernels.decode import LANES
-from alphatune.packed.kernels.emit import INT, LONG, POINTER, Emitter, const, function
 
 
 def module() -> ir.Module:

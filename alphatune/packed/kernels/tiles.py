@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from llvmlite import ir
 
+from alphatune.native.emit import FLOAT, LONG, POINTER, Emitter, const, function
 from alphatune.packed.kernels.decode import LANES, Addresses, decode_word
-from alphatune.packed.kernels.emit import FLOAT, LONG, POINTER, Emitter, const, function
 
 WORDS = 8  # of 32 inputs each, decoded at once
 SCRATCH = WORDS * 32 * LANES  # floats of working memory

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from alphatune.packed.kernels.emit import FLOAT, INT, LONG, POINTER, Emitter, const, function
+from alphatune.native.emit import FLOAT, INT, LONG, POINTER, Emitter, const, function
 
 LANES = 8
 LOOKUPS = 11  # ten triples and a pair: 32 inputs

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from llvmlite import binding, ir
 
-_HERE = Path(__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 
 
 def _target() -> binding.TargetMachine:
@@ -47,7 +47,7 @@ def folder() -> Path:
 def identity() -> str:
     """A hash of this CPU, the compiler and the code of the kernels."""
     digest = hashlib.sha256(f"{name()} {_features()} {binding.llvm_version_info}".encode())
-    for path in sorted(_HERE.glob("*.py")):
+    for path in sorted([*_PACKAGE.glob("native/*.py"), *_PACKAGE.glob("*/kernels/*.py")]):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
