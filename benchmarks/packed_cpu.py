@@ -1,19 +1,21 @@
-"""Packed layers on a CPU against dense ones: `python benchmarks/packed_cpu.py [SMOLLM2_FOLDER] [--short]`.
+"""Packed layers on a CPU against dense ones: `python benchmarks/packed_cpu.py [--short] [--token SMOLLM2_FOLDER]`.
 
 Every ratio is one of medians, measured in one process in alternating order after a warm-up; CPU time decides, wall time
 is beside it. Weights are taken in turn from more copies than the last cache holds. Tables go to the screen, figures to
-benchmarks/results/packed_cpu.json.
+benchmarks/results/packed_cpu.json, those of --token and of more threads to files beside it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from alphatune.packed.linear import PackedLinear
 from alphatune.packed.product import rebuild
 from alphatune.quant.grouping import Grouping
 
-RESULTS = Path(__file__).parent / "results" / "packed_cpu.json"
+RESULTS = Path(__file__).parent / "results"
 SMOLLM2 = [(576, 576), (192, 576), (192, 576), (576, 576), (1536, 576), (1536, 576), (576, 1536)]  # a block: out, in
 LARGE = [(2048, 2048)] * 4 + [(8192, 2048), (2048, 8192)]  # a block of a 1.3 B model
 CACHE = 64 << 20  # bytes of dense weights that are more than the last cache holds
@@ -92,8 +94,9 @@ def rebuilding(out: int, n_in: int, planes: int, rounds: int) -> dict[str, Any]:
 
 
 def one_token(folder: Path, planes: int, rounds: int) -> dict[str, Any]:
-    """A token of a whole model in transformers after 64 others: dense, packed, and torch's dynamic int8."""
-    from transformers import AutoModelForCausalLM, DynamicCache
+    """A token of a whole model in transformers after 64 others: dense, packed, torch's dynamic int8, and NF4 by
+    bitsandbytes where that is installed (the extra `bench`)."""
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig, DynamicCache
 
     def load() -> nn.Module:
         return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
@@ -103,6 +106,12 @@ def one_token(folder: Path, planes: int, rounds: int) -> dict[str, Any]:
     models["packed"].eval()
     inside = models["int8_blocks"].model
     models["int8_blocks"].model = torch.ao.quantization.quantize_dynamic(inside, {nn.Linear}, dtype=torch.qint8)
+
+    if find_spec("bitsandbytes"):
+        config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+        models["nf4"] = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, quantization_config=config, device_map="cpu"
+        ).eval()
 
     def step(model: nn.Module) -> Callable[[], None]:
         cache = DynamicCache(config=model.config)
@@ -116,7 +125,10 @@ def one_token(folder: Path, planes: int, rounds: int) -> dict[str, Any]:
         return call
 
     times = alternate(rounds, **{name: step(model) for name, model in models.items()})
-    return {**compared(times, "dense", "packed"), "int8_ratio": times["int8_blocks"]["cpu"] / times["dense"]["cpu"]}
+    peers = {
+        f"{name}_ratio": times[name]["cpu"] / times["dense"]["cpu"] for name in times if name.startswith(("i", "n"))
+    }
+    return {**compared(times, "dense", "packed"), **peers}
 
 
 def compared(times: dict[str, dict[str, float]], base: str, ours: str) -> dict[str, Any]:
@@ -131,7 +143,7 @@ def compared(times: dict[str, dict[str, float]], base: str, ours: str) -> dict[s
 def machine() -> dict[str, Any]:
     """Versions and the CPU."""
     versions = {}
-    for package in ("alphatune", "torch", "llvmlite", "numpy", "transformers"):
+    for package in ("alphatune", "torch", "llvmlite", "numpy", "transformers", "bitsandbytes"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
@@ -147,8 +159,8 @@ def machine() -> dict[str, Any]:
 def main() -> None:
     """Measure, print and record."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("smollm2", nargs="?", type=Path, help="folder of SmolLM2-135M; left out: no whole model")
     parser.add_argument("--short", action="store_true", help="fewer settings, the same number of rounds")
+    parser.add_argument("--token", type=Path, metavar="FOLDER", help="one token of SmolLM2-135M, nothing else")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -161,27 +173,36 @@ def main() -> None:
         print(f"| {what} | {shown} | {found['ratio']:.2f} | {found['wall_ratio']:.2f} |", flush=True)
 
     print("| what | setting | ratio, CPU time | ratio, wall time |\n|---|---|--:|--:|")
-    for planes in (3,) if given.short else (2, 3, 4):
-        for size in (None, 64):
-            for rows in (1, 2, 4, 8, 16):
-                setting = {"q": planes, "g": size or "row", "rows": rows}
-                note("layers of SmolLM2 / dense", setting, layers(SMOLLM2, planes, size, rows, rounds))
-    for rows in () if given.short else (32, 64, 128, 256, 512):
-        note("layers of SmolLM2 / dense", {"q": 3, "g": "row", "rows": rows}, layers(SMOLLM2, 3, None, rows, rounds))
-    for size in () if given.short else (8, 48, 100):
-        note("layers of SmolLM2 / dense", {"q": 3, "g": size, "rows": 1}, layers(SMOLLM2, 3, size, 1, rounds))
-    for planes in (3,) if given.short else (2, 3, 4):
-        note("layers of 1.3 B / dense", {"q": planes, "g": "row", "rows": 1}, layers(LARGE, planes, None, 1, rounds))
-    for out, n_in in ((1536, 576), (576, 1536), (4096, 4096)):
-        for planes in (3,) if given.short else (2, 3, 4):
-            setting = {"q": planes, "weight": f"{n_in}x{out}"}
-            note("rebuild / memcpy", setting, rebuilding(out, n_in, planes, rounds))
-    for planes in (3,) if given.short else (2, 3, 4):
-        if given.smollm2:
-            note("a token of SmolLM2 / dense", {"q": planes, "g": "row"}, one_token(given.smollm2, planes, 3 * rounds))
-    RESULTS.parent.mkdir(exist_ok=True)
-    record = {**machine(), "threads": given.threads, "rounds": rounds, "results": results}
-    RESULTS.write_text(json.dumps(record, indent=1) + "\n")
+    name = "packed_cpu" if given.threads == 1 else f"packed_cpu-{given.threads}-threads"
+    every = (3,) if given.short else (2, 3, 4)
+    if given.token:
+        name += "-token"
+        for planes in every:
+            note("a token of SmolLM2 / dense", {"q": planes, "g": "row"}, one_token(given.token, planes, 3 * rounds))
+    else:
+        for planes, size, rows in cases(given.short):
+            setting = {"q": planes, "g": size or "row", "rows": rows}
+            note("layers of SmolLM2 / dense", setting, layers(SMOLLM2, planes, size, rows, rounds))
+        for planes in every:
+            found = layers(LARGE, planes, None, 1, rounds)
+            note("layers of 1.3 B / dense", {"q": planes, "g": "row", "rows": 1}, found)
+        for out, n_in in ((1536, 576), (576, 1536), (4096, 4096)):
+            for planes in every:
+                setting = {"q": planes, "weight": f"{n_in}x{out}"}
+                note("rebuild / memcpy", setting, rebuilding(out, n_in, planes, rounds))
+    RESULTS.mkdir(exist_ok=True)
+    load = {"load": os.getloadavg()[0], "processors": os.cpu_count()}
+    record = {**machine(), **load, "threads": given.threads, "rounds": rounds, "results": results}
+    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def cases(short: bool) -> list[tuple[int, int | None, int]]:
+    """Planes, group size and rows of the products that are measured."""
+    usual = [(q, g, n) for q in ((3,) if short else (2, 3, 4)) for g in (None, 64) for n in (1, 2, 4, 8, 16)]
+    many: list[tuple[int, int | None, int]] = [(3, None, n) for n in ((64, 512) if short else (32, 64, 128, 256, 512))]
+    odd = [(3, 48, 1), (3, 100, 1), (3, 16, 1), (3, 8, 1), (3, 8, 4), (3, 8, 64), (4, 8, 1)]
+    wide: list[tuple[int, int | None, int]] = [(8, None, 1), (8, None, 2), (8, None, 8), (8, 64, 16), (8, None, 64)]
+    return usual + many + odd[3 if short else 0 :] + wide
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 The linear layers of the first `--blocks` blocks are solved by every solver, one thread, in one process, beside a copy
 of the same weights. Figures are processor time as a multiple of the copy's, wall time beside it: medians of `--rounds`
 turns in which all take part. The table of errors is for layers of one block: ||W - W_q|| / ||W|| after alternating
-from each start, and of the grids. `--gptq TEXTS` quantises those blocks by gptq with an offset, once, on that many
+from each start, and of the grids. `--gptq TEXTS` quantises the whole model by gptq with an offset, once, on that many
 sequences of 64 random tokens.
 """
 
@@ -86,7 +86,7 @@ def errors(layers: dict[str, Tensor]) -> list[dict[str, Any]]:
           "\n|---|--:|--:|---|--:|--:|--:|--:|--:|--:|")  # fmt: skip
     for name, weight in layers.items():
         for q in (2, 3, 4):
-            for group in (None, 64):
+            for group in (None, 192, 64):
                 grouping = Grouping.of(*weight.shape, group)
                 peqa = solve_matrix(weight, UniformConfig(q, group), grouping).relative_error
                 for offset in (False, True):
@@ -121,7 +121,7 @@ def gptq(model: torch.nn.Module, texts: int, tokens: int = 64) -> Timing:
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(5, 1000, (texts, tokens), generator=generator)
     batches = [{"input_ids": part, "attention_mask": torch.ones_like(part)} for part in ids.split(8)]
-    quantised = copy.deepcopy(model)  # a model of blocks under the name `model.layers`
+    quantised = copy.deepcopy(model)
     cpu, wall = time.process_time(), time.perf_counter()
     reports = quantize_layers(quantised, BCQConfig(3, solver="gptq", offset=True), False, batches)
     spent = {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall}
@@ -167,7 +167,6 @@ def main() -> None:
         }),
     }  # fmt: skip
     if arguments.gptq:
-        model.model.layers = model.model.layers[:blocks]
         result["gptq"] = gptq(model, arguments.gptq)
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

@@ -16,8 +16,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent.parent / "alphatune"
 PICTURE = Path(__file__).with_name("rooms.svg")
 GROUND = "ground"  # the files that stand in no room: the package's own folder
-ROOMS = [GROUND, "store", "quant", "packed", "hf", "data", "metrics", "learn", "compose", "run", "search", "tables",
-         "pages", "tools"]  # fmt: skip
+ROOMS = [GROUND, "store", "native", "quant", "packed", "hf", "data", "metrics", "learn", "compose", "run", "search",
+         "tables", "pages", "tools"]  # fmt: skip
 ON_THE_GROUND = "What every room stands on"
 
 WIDTH, LEFT, TOP = 900, 24, 56

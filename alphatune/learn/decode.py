@@ -41,6 +41,7 @@ from alphatune.config import Decode
 from alphatune.errors import UserError
 
 NEVER = -torch.inf  # the sum or score of what must not be chosen
+MEMORY = 4 << 30  # bytes that keys, values and logits of a batch may take; one prompt is decoded in any case
 NO_TOKEN = -1  # stands where a shorter prompt has padding; equals no token, so no n-gram with it repeats
 
 
@@ -68,7 +69,8 @@ def beam_search(
         model: a causal language model of transformers (or peft) in evaluation mode, whose forward takes `position_ids`
             and `logits_to_keep`. It runs on `model.device` in its own precision; scores are float32.
         prompts: token ids, at least one each.
-        settings: all but `stop_text`, which is the business of `cut_text`.
+        settings: all but `stop_text`, which is the business of `cut_text`. Fewer prompts than `batch_size` are decoded
+            at once where their keys, values and logits would take more than `MEMORY`.
         end_tokens: tokens that end a hypothesis; there may be none.
         pad_token: any token id of the model; it is masked, and may occur in prompts.
         progress: called with the number of prompts just done, like the `update` of a progress bar.
@@ -84,8 +86,9 @@ def beam_search(
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))  # what memory cannot hold fails at once
     found: dict[int, Hypothesis] = {}
     with torch.inference_mode():
-        for start in range(0, len(order), settings.batch_size):
-            keys = order[start : start + settings.batch_size]
+        while order:
+            size = min(settings.batch_size, max(1, MEMORY // _needed(model, len(prompts[order[0]]), settings)))
+            keys, order = order[:size], order[size:]
             beams = _Beams(keys, [prompts[i] for i in keys], settings, ends)
             for done in _search(model, beams, pad_token):
                 found.update(done)
@@ -110,6 +113,18 @@ def _check_lengths(prompts: Sequence[Sequence[int]], new: int, limit: int | None
                 f"prompt {i} has {len(prompt)} tokens; with decode.max_new_tokens={new} this exceeds the model's "
                 f"{limit} positions: shorten the context or lower decode.max_new_tokens"
             )
+
+
+def _needed(model: Any, prompt: int, settings: Decode) -> int:
+    """Bytes that keys, values and logits of the beams of one prompt take; 1 where a model's shape has other names."""
+    shape = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    try:
+        heads = getattr(shape, "num_key_value_heads", None) or shape.num_attention_heads
+        depth = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
+        token = 2 * shape.num_hidden_layers * heads * depth * model.dtype.itemsize
+        return settings.beam * (token * (prompt + settings.max_new_tokens) + 3 * 4 * shape.vocab_size)
+    except AttributeError:
+        return 1
 
 
 def _search(model: Any, beams: _Beams, pad_token: int) -> Iterator[dict[int, Hypothesis]]:

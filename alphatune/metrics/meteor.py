@@ -7,45 +7,81 @@ the computation of file mode with `-r`, to the last digit, without aligning the 
 
 from __future__ import annotations
 
-import functools
 import re
+import tempfile
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 from alphatune.metrics.corpus import CHALLENGE_REFERENCES, EVALUATED_REFERENCES, MAX_REFERENCES, Texts
 from alphatune.metrics.metric import Groups, Metric, means
 from alphatune.metrics.nist import tokenize
 from alphatune.metrics.outside import java, unidecode, words
+from alphatune.metrics.outside.paraphrases import Runs, cut
 from alphatune.metrics.outside.unavailable import Unavailable
 
 JAR = "meteor/meteor-1.5.jar"
+PARAPHRASES = "data/paraphrase-en.gz"  # beside the jar
 OPTIONS = ("-l", "en", "-norm")
+QUICK = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")  # the program ends before better code would pay
 _LINE_ENDS = re.compile("[\r\n]+")
 
 
 _one_at_a_time = threading.Lock()
 
 
+class _Jar:
+    """The running jar, with its table of paraphrases cut to the words of texts."""
+
+    def __init__(self, runs: Runs) -> None:
+        """Start it.
+
+        Raises:
+            Unavailable: no Java runtime or no jar.
+        """
+        self.runs = runs
+        self._folder = tempfile.TemporaryDirectory(prefix="alphatune-meteor-")
+        table = Path(self._folder.name) / "paraphrases.gz"
+        program = (java.runtime(), "-Xmx2G", *QUICK, "-Dfile.encoding=UTF-8", "-jar", str(java.jar(JAR)))
+        whole = Path(program[-1]).parent / PARAPHRASES
+        paraphrases = ("-a", str(table)) if cut(whole, runs, table) else ()
+        self.program = java.Conversation((*program, "-", "-", "-stdio", *OPTIONS, *paraphrases), "the METEOR jar")
+
+    def close(self) -> None:
+        """End it."""
+        self.program.close()
+        self._folder.cleanup()
+
+
+_running: _Jar | None = None
+
+
 def meteor(texts: Texts, groups: Groups) -> list[float]:
-    """METEOR of each group of inputs. The jar is started by the first call and serves all calls of this process.
+    """METEOR of each group of inputs. The jar is started once per process, and again where texts bring new words.
 
     Raises:
         Unavailable: no Java runtime or no jar, or the jar failed or did not answer.
     """
-    command = (java.runtime(), "-Xmx2G", "-Dfile.encoding=UTF-8", "-jar", str(java.jar(JAR)), "-", "-", "-stdio")
+    global _running
+    runs = Runs([*texts.hypotheses, *(ref for refs in texts.references for ref in refs)])
     with _one_at_a_time:
-        running = _start((*command, *OPTIONS))
+        if _running is not None and not runs <= _running.runs:
+            runs |= _running.runs
+            stop()
+        _running = _running or _Jar(runs)
         try:
-            return _converse(running, texts, groups)
+            return _converse(_running.program, texts, groups)
         except BaseException:
-            running.close()  # whatever it still says would be taken for the next answer
-            _start.cache_clear()
+            stop()  # whatever it still says would be taken for the next answer
             raise
 
 
-@functools.lru_cache(maxsize=1)
-def _start(command: tuple[str, ...]) -> java.Conversation:
-    return java.Conversation(command, "the METEOR jar")
+def stop() -> None:
+    """End the jar, if it is running."""
+    global _running
+    if _running is not None:
+        _running.close()
+        _running = None
 
 
 def _converse(jar: java.Conversation, texts: Texts, groups: Groups) -> list[float]:

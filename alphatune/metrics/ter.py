@@ -4,69 +4,65 @@ TER of one pair = (block shifts + word edits) / reference length. pyter looks fo
 run of matching words it takes the one that lowers the edit distance most, among equals the one whose shifted word list
 sorts last, until no move helps. The value of a corpus is the mean over inputs of the minimum over references.
 
-Two things make it fast without changing a digit. The edit distance is computed with bit-parallel columns (Hyyro 2003),
-resumed behind the words that a shift leaves in place. And a shift keeps the bag of words, so no candidate can get below
-the bag distance: once that is reached, the search is over.
+Three things make it fast without changing a digit. The moves of all pairs are tried side by side: numpy holds one
+bit-parallel column of edit distances (Hyyro 2003) for each. A shift keeps the bag of words, so no candidate can get
+below the bag distance: once that is reached, the search is over. And only the closest reference counts, so a pair that
+can at best equal another reference of its input is left alone.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+
+import numpy as np
 
 from alphatune.metrics.corpus import EVALUATED_REFERENCES, MAX_REFERENCES, Corpus, Texts
 from alphatune.metrics.metric import Groups, Metric, means
 from alphatune.metrics.outside import words
-from alphatune.metrics.pool import spread
 
-Column = tuple[int, int, int]  # vertical +1 deltas, vertical -1 deltas, distance to the whole reference
+INPUTS = 500  # inputs whose references are searched side by side
+MOVES = 4096  # columns side by side: as many as stay in the first caches
+WORD = 63  # reference words whose bits fit into one machine word; longer ones take Python's numbers
 
-
-class _Distance:
-    """Edit distances from word lists to one reference."""
-
-    def __init__(self, reference: Sequence[str]) -> None:
-        self.length = len(reference)
-        self.full = (1 << self.length) - 1
-        self.last = 1 << (self.length - 1)
-        self.where: dict[str, int] = {}
-        for position, word in enumerate(reference):
-            self.where[word] = self.where.get(word, 0) | 1 << position
-
-    def start(self) -> Column:
-        """The column before the first word: distance = length of the reference."""
-        return self.full, 0, self.length
-
-    def extend(self, column: Column, words: Sequence[str]) -> Column:
-        """The column after `words` more words."""
-        up, down, distance = column
-        full, last, where = self.full, self.last, self.where
-        for word in words:
-            equal = where.get(word, 0)
-            diagonal = (((equal & up) + up) ^ up) | equal | down
-            right_up = down | (full & ~(diagonal | up))
-            right_down = up & diagonal
-            if right_up & last:
-                distance += 1
-            elif right_down & last:
-                distance -= 1
-            right_up = (right_up << 1 | 1) & full  # the 1: deleting one more hypothesis word costs one
-            right_down = right_down << 1 & full
-            up = right_down | (full & ~(diagonal | right_up))
-            down = right_up & diagonal
-        return up, down, distance
+Move = tuple[int, int, int, int]  # place of the pair; the run's start, its start once moved, its length
 
 
-def _runs(hypothesis: Sequence[str], reference: Sequence[str]) -> Iterator[tuple[int, int, int]]:
-    """(start in hypothesis, start in reference, length) of the longest equal run from each pair of positions."""
-    n, m = len(hypothesis), len(reference)
-    for i in range(n):
-        for j in range(m):
-            if i != j and hypothesis[i] == reference[j]:
-                length = 1
-                while i + length < n and j + length < m and hypothesis[i + length] == reference[j + length]:
-                    length += 1
-                yield i, j, length
+class _Pair:
+    """A hypothesis on its way to one reference."""
+
+    def __init__(self, owner: int, words: list[str], target: list[str]) -> None:
+        self.owner, self.words, self.target = owner, words, target  # owner: the input's place
+        self.floor = max(len(words), len(target)) - sum((Counter(words) & Counter(target)).values())
+        self.places: dict[str, list[int]] = {}  # no order of these words is closer than `floor`
+        for place, word in enumerate(target):
+            self.places.setdefault(word, []).append(place)
+        self.bits = {word: sum(1 << place for place in places) for word, places in self.places.items()}
+        self.shifts = 0
+        self.distance = 0
+
+    def rate(self) -> float:
+        """What TER is if no shift helps; a further one cannot make it worse."""
+        return (self.shifts + self.distance) / len(self.target)
+
+    def reach(self) -> float:
+        """What TER is at best, after one more shift."""
+        return (self.shifts + min(self.distance, 1 + self.floor)) / len(self.target)
+
+    def moves(self, number: int) -> list[Move]:
+        """The longest equal run from each pair of positions, to where the reference has it."""
+        found, below, count = [], dict[int, int](), len(self.words)
+        for i in reversed(range(count)):
+            below = {j: below.get(j + 1, 0) + 1 for j in self.places.get(self.words[i], ())}
+            # past the end: appended, as pyter does
+            found += [(number, i, min(j, count - length), length) for j, length in below.items() if j != i]
+        return found
+
+    def moved(self, move: Move) -> list[str]:
+        """The words after a move."""
+        _, i, j, length = move
+        rest = self.words[:i] + self.words[i + length :]
+        return rest[:j] + self.words[i : i + length] + rest[j:]
 
 
 def ter(hypothesis: Sequence[str], reference: Sequence[str]) -> float:
@@ -74,75 +70,102 @@ def ter(hypothesis: Sequence[str], reference: Sequence[str]) -> float:
 
     An empty reference scores 1, as in the WebNLG scorer (pyter itself divides by zero there).
     """
-    words, target = list(hypothesis), list(reference)
-    if not target:
-        return 1.0
-    distance = _Distance(target)
-    shared = sum((Counter(words) & Counter(target)).values())
-    floor = max(len(words), len(target)) - shared  # no order of these words is closer than this
-    shifts = 0
-    columns = _prefixes(distance, words)
-    while columns[-1][2] > floor:
-        best = _best_shift(words, target, distance, columns, floor)
-        if best is None:
-            break
-        words = best
-        shifts += 1
-        columns = _prefixes(distance, words)
-    return (shifts + columns[-1][2]) / len(target)
+    return _closest([(list(hypothesis), [list(reference)])])[0]
 
 
-def _prefixes(distance: _Distance, words: Sequence[str]) -> list[Column]:
-    columns = [distance.start()]
-    for word in words:
-        columns.append(distance.extend(columns[-1], (word,)))
-    return columns
+def closest(texts: Texts) -> list[float]:
+    """The least TER of each input over its references, split at blanks."""
+    inputs = [
+        (hypothesis.split(), [ref.split() for ref in refs])
+        for hypothesis, refs in zip(texts.hypotheses, texts.references, strict=True)
+    ]
+    return [rate for k in range(0, len(inputs), INPUTS) for rate in _closest(inputs[k : k + INPUTS])]
 
 
-def _best_shift(
-    words: list[str], target: list[str], distance: _Distance, columns: list[Column], floor: int
-) -> list[str] | None:
-    """The word list after the best shift, or None where none lowers the distance."""
-    lowest, best = columns[-1][2], None
-    for i, j, length in _runs(words, target):
-        shifted = words[:i] + words[i + length :]
-        shifted[j:j] = words[i : i + length]  # past the end: appended, as pyter does
-        kept = min(i, j, len(words) - length)  # words in front of both places
-        reached = distance.extend(columns[kept], shifted[kept:])[2]
-        if reached < lowest or (best is not None and reached == lowest and shifted > best):
-            lowest, best = reached, shifted
-            if lowest == floor:
-                return best  # the next round stops whichever of the equals it is
+def _closest(inputs: Sequence[tuple[list[str], list[list[str]]]]) -> list[float]:
+    best = [1.0 if [] in references else float("inf") for _, references in inputs]
+    pairs = [_Pair(i, words, ref) for i, (words, references) in enumerate(inputs) for ref in references if ref]
+    pairs.sort(key=lambda pair: -len(pair.words))
+    parts = [[pair for pair in pairs if (len(pair.target) > WORD) == wide] for wide in (False, True)]
+    for part in parts:
+        for pair, distance in zip(part, _distances(part, [(k, 0, 0, 0) for k in range(len(part))]), strict=True):
+            pair.distance = int(distance)
+    while any(parts):
+        for pair in (pair for part in parts for pair in part):
+            best[pair.owner] = min(best[pair.owner], pair.rate())
+        parts = [_shifted([pair for pair in part if pair.reach() < best[pair.owner]]) for part in parts]
     return best
 
 
-def _ter_of_texts(pair: tuple[str, str]) -> float:
-    return ter(pair[0].split(), pair[1].split())
+def _shifted(pairs: list[_Pair]) -> list[_Pair]:
+    """The pairs that a move brings closer, with their best one made."""
+    tried = [(pair, moves) for pair in pairs if (moves := pair.moves(0))]
+    pairs = [pair for pair, _ in tried]
+    rows = [(number, *move[1:]) for number, (_, moves) in enumerate(tried) for move in moves]
+    distances = _distances(pairs, rows)
+    closer, start = [], 0
+    for pair, moves in tried:
+        reached = distances[start : start + len(moves)]
+        start += len(moves)
+        lowest = int(reached.min())
+        if lowest < pair.distance:
+            pair.words = max(pair.moved(moves[k]) for k in np.flatnonzero(reached == lowest))
+            pair.distance, pair.shifts = lowest, pair.shifts + 1
+            closer.append(pair)
+    return closer
 
 
-def ter_of_pairs(pairs: Sequence[tuple[str, str]], jobs: int = 1) -> list[float]:
-    """TER of (hypothesis, reference) texts, split at blanks; equal pairs are scored once. See `pool.spread`."""
-    return spread(_ter_of_texts, pairs, jobs)
+def _distances(pairs: Sequence[_Pair], moves: Sequence[Move]) -> np.ndarray:
+    """The edit distance of each move's pair once it is made. Pairs with more words come first; none or all are wide."""
+    rows = np.array(moves, dtype=np.int64).reshape(-1, 4)
+    blocks = [rows[start : start + MOVES] for start in range(0, len(rows), MOVES)]
+    found = [_columns(pairs[b[0, 0] : b[-1, 0] + 1], b - [b[0, 0], 0, 0, 0]) for b in blocks]
+    return np.concatenate([np.empty(0, dtype=np.int64), *found])
 
 
-def _rates(texts: Texts, jobs: int) -> list[list[float]]:
-    """The TER of each input against each of its references."""
-    pairs = [(hyp, ref) for hyp, refs in zip(texts.hypotheses, texts.references, strict=True) for ref in refs]
-    rates = iter(ter_of_pairs(pairs, jobs))
-    return [[next(rates) for _ in refs] for refs in texts.references]
+def _columns(pairs: Sequence[_Pair], rows: np.ndarray) -> np.ndarray:
+    """`_distances` of one block."""
+    kind = object if any(len(pair.target) > WORD for pair in pairs) else np.uint64
+    lengths = np.array([len(pair.words) for pair in pairs])
+    equal = np.zeros((len(pairs), max(1, lengths[0])), dtype=kind)  # [pair, word]: where the reference has it
+    for pair, row in zip(pairs, equal, strict=True):
+        row[: len(pair.words)] = [pair.bits.get(word, 0) for word in pair.words]
+    owner, i, j, length = rows.T[:, :, None]
+    at = np.arange(equal.shape[1])
+    before = np.where((at >= i) & (at < j), at + length, at)
+    before = np.where((at >= j + length) & (at < i + length), at - length, before)
+    before = np.where((at >= j) & (at < j + length), at - j + i, before)  # the place that a word comes from
+    words = np.ascontiguousarray(equal[owner, before].T)  # [word, row]
+    owner = owner[:, 0]
+    distance = np.array([len(pair.target) for pair in pairs])[owner]
+    full = np.array([(1 << len(pair.target)) - 1 for pair in pairs], dtype=kind)[owner]
+    last = np.array([1 << (len(pair.target) - 1) for pair in pairs], dtype=kind)[owner]
+    up, down = full.copy(), np.zeros_like(full)
+    counts = (lengths[owner] > at[:, None]).sum(1)  # of the rows that have so many words; they come first
+    for same, n in zip(words, counts.tolist(), strict=True):
+        same, u, d, f, top = same[:n], up[:n], down[:n], full[:n], last[:n]
+        diagonal = (((same & u) + u) ^ u) | same | d
+        right_up = d | (f & ~(diagonal | u))
+        right_down = u & diagonal
+        distance[:n] += ((right_up & top) != 0).astype(np.int64) - ((right_down & top) != 0)
+        right_up = (right_up << 1 | 1) & f  # the 1: deleting one more hypothesis word costs one
+        right_down = right_down << 1 & f
+        up[:n] = right_down | (f & ~(diagonal | right_up))
+        down[:n] = right_up & diagonal
+    return distance
 
 
 def _lora(corpus: Corpus, groups: Groups) -> list[float]:
-    return means([min(rates) for rates in _rates(corpus.normalised, corpus.jobs)], groups)
+    return means(closest(corpus.normalised), groups)
 
 
 def _evaluated(corpus: Corpus, groups: Groups) -> list[float]:
     """As eval.py has it where a missing reference is an empty line: that line costs 1, which may be the minimum."""
-    rates = _rates(corpus.words, corpus.jobs)
+    rates, references = closest(corpus.words), corpus.words.references
     values = []
     for rows in groups:
-        width = max(len(rates[row]) for row in rows)
-        best = (min([*rates[row], *([1.0] if len(rates[row]) < width else [])]) for row in rows)
+        width = max(len(references[row]) for row in rows)
+        best = (min(rates[row], 1.0) if len(references[row]) < width else rates[row] for row in rows)
         values.append(sum(best) / len(rows))
     return values
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from llvmlite import binding, ir
+
+from alphatune.store import cache
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -40,7 +40,7 @@ def has(*features: str) -> bool:
 
 def folder() -> Path:
     """Where compiled code and measured crossovers lie: below $ALPHATUNE_CACHE, or ~/.cache/alphatune."""
-    return Path(os.path.expanduser(os.environ.get("ALPHATUNE_CACHE") or "~/.cache/alphatune")) / "kernels"
+    return cache.folder("kernels")
 
 
 @functools.cache
@@ -69,7 +69,7 @@ def compiled(kernel: str, build: Callable[[], ir.Module], arguments: int) -> Cal
     if code is None:
         target = _target()
         code = target.emit_object(_optimised(str(build()), target))
-        keep(path, hashlib.sha256(code).digest() + code)
+        cache.keep(path, hashlib.sha256(code).digest() + code)
     engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _target())
     engine.add_object_file(binding.ObjectFileRef.from_data(code))
     engine.finalize_object()
@@ -99,14 +99,3 @@ def _read(path: Path) -> bytes | None:
     except OSError:
         return None
     return stored[32:] if hashlib.sha256(stored[32:]).digest() == stored[:32] else None
-
-
-def keep(path: Path, content: bytes) -> None:
-    """Write a file of the cache; where that is not possible, the next process works it out again."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as out:
-            out.write(content)
-        os.replace(out.name, path)
-    except OSError:
-        return

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from alphatune.packed.dense import DenseWeight, plain_weight_t
-from alphatune.packed.product import fast, multiply, rebuild, tell_of_dense_weights, times_plane
+from alphatune.packed.product import fast, multiply, rebuild, tell_of_dense_weights, times_plane, wants_dense
 from alphatune.quant.grouping import Grouping
 from alphatune.quant.packing import WORD
 
@@ -49,7 +49,7 @@ class PackedLinear(nn.Module):
         self.register_buffer("offset", offset)
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone(), False))
         self._dense: DenseWeight | None = None  # only inside `dense_weights`
-        self._kept = DenseWeight()  # empty, but on a CPU without a kernel for bits
+        self._kept = DenseWeight()  # empty, but on a CPU whose kernels are slower, or missing
 
     @classmethod
     def empty(cls, grouping: Grouping, bits: int, offset: bool, bias: Tensor | None) -> PackedLinear:
@@ -129,12 +129,12 @@ class PackedLinear(nn.Module):
             self._kept.drop()  # training rebuilds: what it saves must be bits
             alpha, offset, _ = self._scales(scale, which)
             return _PackedProduct.apply(x, qweight, alpha, offset, self.grouping, trained)
-        if fast() or not x.is_cpu:
-            if scale is not None:
-                own_alpha, own_offset = self.effective(scale, which)
-            return multiply(x, cast(Tensor, qweight), cast(Tensor, own_alpha), own_offset, self.grouping)
-        tell_of_dense_weights()
-        return x @ self._dense_of(self._kept, scale, which).to(x.dtype)
+        if wants_dense(x, self.bits, self.grouping):
+            tell_of_dense_weights(fast())
+            return x @ self._dense_of(self._kept, scale, which).to(x.dtype)
+        if scale is not None:
+            own_alpha, own_offset = self.effective(scale, which)
+        return multiply(x, cast(Tensor, qweight), cast(Tensor, own_alpha), own_offset, self.grouping)
 
     def _dense_of(self, kept: DenseWeight, scale: Tensor | None, which: str | None) -> Tensor:
         made_of = (self.qweight, self.alpha, self.offset, scale, which)

@@ -81,18 +81,44 @@ def _kernel(rows: int, planes: int, offset: bool, grouping: Grouping, threads: i
     """What multiplies so many rows fastest without a dense weight; None where the rebuilt weight is faster."""
     from alphatune.packed.kernels import crossover, native
 
-    limits = crossover.limits(planes, grouping.rows * grouping.columns >= crossover.LARGE, threads)
+    limits = crossover.limits_for(planes, grouping, threads)
     if rows <= limits.triples and grouping.size >= crossover.SMALLEST_GROUP:
         return native.by_triples(rows, planes, offset, grouping)
     return native.by_tiles(rows, planes, offset, grouping) if rows <= limits.tiles else None
 
 
+def wants_dense(x: Tensor, planes: int, grouping: Grouping) -> bool:
+    """Whether the product with x is faster from a dense weight than on any path of `multiply`.
+
+    Without kernels always; with them where it was measured so. Not under torch's deterministic algorithms.
+    """
+    if not x.is_cpu:
+        return False
+    if not fast():
+        return True
+    if x.dtype != torch.float32 or torch.are_deterministic_algorithms_enabled() or not _addressable(x):
+        return False
+    return _slow(x.numel() // grouping.columns, planes, grouping, torch.get_num_threads())
+
+
+@functools.lru_cache(4096)
+def _slow(rows: int, planes: int, grouping: Grouping, threads: int) -> bool:
+    from alphatune.packed.kernels import crossover
+
+    return crossover.limits_for(planes, grouping, threads).want_dense(rows)
+
+
 @functools.cache
-def tell_of_dense_weights() -> None:
-    """Warn, once a process, that packed layers hold their dense weights because no kernel can multiply the bits."""
+def tell_of_dense_weights(kernels: bool) -> None:
+    """Warn, once a process, that packed layers hold dense weights: no kernel can multiply the bits, or none as fast."""
+    why = (
+        "for so many bits, such groups and so many rows at once no product of bits is as fast"
+        if kernels
+        else "the package that multiplies bits is missing; pip install 'alphatune[fast]'"
+    )
     warnings.warn(
-        "packed layers keep their dense weights while they compute on this CPU (4 bytes per weight beside the bits): "
-        "the package that multiplies bits is missing; pip install 'alphatune[fast]'",
+        f"packed layers keep their dense weights while they compute on this CPU (4 bytes per weight beside the bits): "
+        f"{why}",
         stacklevel=2,
     )
 

@@ -51,7 +51,7 @@ def alternating(
     Returns:
         alpha not negative, largest first (as the start has them where nothing was better), and the weighted errors.
     """
-    vectors = vectors.float()
+    vectors = vectors.float().contiguous()
     rows = _Rows.of(vectors, weights)
     end: _State | None = None
     for begin in {"greedy": (_greedy,), "uniform": (_uniform,), "best": (_greedy, _uniform)}[start]:

@@ -13,7 +13,7 @@ from typing import Any
 from alphatune.config import Config, Fields
 from alphatune.settings import CALIBRATED, NF4
 from alphatune.store import digest, path_part
-from alphatune.versions import VERSIONS
+from alphatune.versions import SOLVERS, VERSIONS
 
 # Fields added after records existed, with the value that means "as before": such a value is left out of the hash.
 ADDED_LATER: dict[str, Any] = {"offset": False, "start": "greedy", "fields": dataclasses.asdict(Fields())}
@@ -35,15 +35,19 @@ class Plan:
     run_id: str
 
 
-def plan(config: Config, backbone: Spec, files: dict[str, str]) -> Plan:
-    """The plan of a run, given what decides its backbone's weights and the hashes of its data files."""
+def plan(config: Config, backbone: Spec, files: dict[str, str], solver: int | None = None) -> Plan:
+    """The plan of a run, given what decides its backbone's weights and the hashes of its data files.
+
+    `solver` is the number of its solver's code, if not today's: what a run was called when that was in use.
+    """
+    solver = solver_number(config) if solver is None else solver
     method = config.method
     data = {"task": _task_spec(config), "files": files, "version": VERSIONS["data"]}
     training_data = {**data, "train_limit": config.data.train_limit, "eval_limit": validation_limit(config)}
     base: Spec = {"backbone": backbone} | ({"head_seed": config.seed} if config.task.kind != "generation" else {})
     if method.quantize == "nf4":
         base["nf4"] = dataclasses.asdict(NF4)
-    quantized = _quant_spec(config, base, data) if method.quantize == "before" else None
+    quantized = _quant_spec(config, base, data, solver) if method.quantize == "before" else None
     start = quantized or base
     adapted: Spec | None = None
     if method.train != "nothing":
@@ -58,9 +62,9 @@ def plan(config: Config, backbone: Spec, files: dict[str, str]) -> Plan:
         }
     requantized: Spec | None = None
     if method.quantize == "frozen":
-        requantized = _quant_spec(config, base, data)
+        requantized = _quant_spec(config, base, data, solver)
     elif method.quantize in ("adapted", "merged"):
-        requantized = _quant_spec(config, {"adapted": adapted}, data)
+        requantized = _quant_spec(config, {"adapted": adapted}, data, solver)
     model = {"start": start, "adapted": adapted, "requantized": requantized}
     test_data = {**data, "eval_limit": config.data.eval_limit, "split": config.task.evaluate_on}
     evaluated = {"model": model, "data": training_data, "version": VERSIONS["evaluate"]}
@@ -121,12 +125,17 @@ def calibrated(config: Config) -> bool:
     return config.quant.format == "bcq" and config.quant.solver in CALIBRATED
 
 
+def solver_number(config: Config) -> int:
+    """The number of the code of the solver that a run uses; 1 where it uses none."""
+    return SOLVERS.get(config.quant.solver, 1) if config.method.codes and config.quant.format == "bcq" else 1
+
+
 def calibration_examples(config: Config) -> int:
     """How many examples are calibrated on: no more than the run may train on."""
     return min(config.quant.calibration, config.data.train_limit or config.quant.calibration)
 
 
-def _quant_spec(config: Config, base: Spec, data: Spec) -> Spec:
+def _quant_spec(config: Config, base: Spec, data: Spec, number: int) -> Spec:
     quant = dataclasses.asdict(config.quant)
     solver = quant["solver"]
     if quant["format"] == "uniform":
@@ -138,9 +147,11 @@ def _quant_spec(config: Config, base: Spec, data: Spec) -> Spec:
     if not calibrated(config) or solver == "weighted":
         quant = _without(quant, "rounds")
     # a head is not quantised: the codes of a classifier's backbone do not depend on the head's seed
-    spec = {"base": _without(base, "head_seed"), "quant": _without(quant, "calibration")}
+    spec: Spec = {"base": _without(base, "head_seed"), "quant": _without(quant, "calibration")}
     if calibrated(config):
         spec["calibration"] = {**data, "examples": calibration_examples(config)}
+    if number > 1:
+        spec["solver_version"] = number
     return {**spec, "version": VERSIONS["quantize"]}
 
 

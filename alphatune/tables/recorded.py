@@ -39,14 +39,20 @@ class Recorded:
         self._folders: dict[Path, dict[str, list[Entry]]] = {}  # folder -> short name -> records
 
     def find(self, config: Config, backbone: dict[str, Any] | None, files: dict[str, str] | None) -> Path | None:
-        """The newest record of this run; where `backbone` or `files` are not known, with those that records give."""
+        """The newest record of this run; where `backbone` or `files` are not known, with those that records give.
+
+        One that an earlier version of the run's solver made is taken where there is no other.
+        """
         entries = self._named(identity.short_name(config))
-        wanted = {
-            identity.plan(config, backbone or json.loads(b), files or json.loads(f)).run_id
-            for b, f in dict.fromkeys((e.backbone, e.files) for e in entries)
-        }
-        matches = [(e.finished, e.path) for e in entries if e.run_id in wanted]
-        return max(matches)[1] if matches else None
+        for solver in range(identity.solver_number(config), 0, -1):
+            wanted = {
+                identity.plan(config, backbone or json.loads(b), files or json.loads(f), solver).run_id
+                for b, f in dict.fromkeys((e.backbone, e.files) for e in entries)
+            }
+            matches = [(e.finished, e.path) for e in entries if e.run_id in wanted]
+            if matches:
+                return max(matches)[1]
+        return None
 
     def _named(self, name: str) -> list[Entry]:
         folder = (self.root / name).parent

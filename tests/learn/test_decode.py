@@ -21,6 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from alphatune.config import Decode
 from alphatune.errors import UserError
+from alphatune.learn import decode
 from alphatune.learn.decode import Hypothesis, beam_search, cut_text
 
 POSITIONS = 64
@@ -225,6 +226,34 @@ def test_batch_size_and_order_change_nothing(kind: str, settings: Decode) -> Non
     assert search(prompts, 5) == search(prompts, 12) == search(prompts, 64) == one_by_one
     order = random.Random(0).sample(range(12), 12)
     assert search([prompts[i] for i in order], 8) == [one_by_one[i] for i in order]
+
+
+@pytest.mark.parametrize("kind", KINDS[:3])  # the fourth has a window, whose layers are the stock ones
+def test_a_batch_stays_within_its_memory(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, prompts = tiny(kind), draw_prompts(12, seed=3, longest=30)
+    settings = Decode(beam=3, max_new_tokens=6, batch_size=8)
+
+    def search() -> list[list[int]]:
+        held.clear()
+        return [h.tokens for h in beam_search(model, prompts, settings, end_tokens=[0], pad_token=0)]
+
+    held: list[int] = []  # bytes of all layers' keys and values, by batch
+    stock = decode._BeamLayer.__init__
+
+    def noted(layer: Any, *arguments: Any) -> None:
+        stock(layer, *arguments)
+        held.append(sum(buffer.nbytes for buffer in layer.buffers))
+
+    monkeypatch.setattr(decode._BeamLayer, "__init__", noted)
+    together, layers = search(), model.config.num_hidden_layers
+    assert len(held) == 2 * layers  # twelve prompts, eight at once
+    limit = 3 * decode._needed(model, max(map(len, prompts)), settings)
+    monkeypatch.setattr(decode, "MEMORY", limit)
+    assert search() == together
+    assert len(held) >= 4 * layers
+    assert max(sum(held[k : k + layers]) for k in range(0, len(held), layers)) <= limit
+    monkeypatch.setattr(decode, "MEMORY", 1)
+    assert search() == together and len(held) == 12 * layers
 
 
 def repeats(tokens: list[int], n: int) -> bool:

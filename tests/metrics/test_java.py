@@ -35,9 +35,9 @@ for line in sys.stdin:
 def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No jar is running before or after a test."""
     monkeypatch.chdir(tmp_path)
-    meteor._start.cache_clear()
+    meteor.stop()
     yield
-    meteor._start.cache_clear()
+    meteor.stop()
 
 
 def fake(monkeypatch: pytest.MonkeyPatch, script: str) -> None:

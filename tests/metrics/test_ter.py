@@ -1,4 +1,4 @@
-"""TER: our search is pyter's, and neither memory nor worker processes change a digit."""
+"""TER: our search is pyter's, and neither blocks nor the references beside it change a digit."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from alphatune.metrics import pool, score, ter
-from alphatune.metrics.ter import ter_of_pairs
+from alphatune.metrics import score, ter
+from alphatune.metrics.corpus import Texts
 
 few_words = st.lists(st.sampled_from("abcd"), max_size=9)
 some_words = st.lists(st.sampled_from("abcdefgh"), max_size=16)
@@ -58,11 +58,16 @@ def test_the_best_reference_counts_and_inputs_are_averaged() -> None:
     assert scores.values["all"]["ter"].value == 0.25
 
 
-def test_memory_and_workers_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pairs_side_by_side_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     chance = random.Random(1)
-    pairs = [tuple(" ".join(chance.choices("abcde", k=6)) for _ in range(2)) for _ in range(60)]
-    pairs = [*pairs, *pairs[:20]]
-    plain = [pyter.ter(hyp.split(), ref.split()) for hyp, ref in pairs]
-    assert ter_of_pairs(pairs, jobs=1) == plain  # type: ignore[arg-type]
-    monkeypatch.setattr(pool, "FROM", 10)
-    assert ter_of_pairs(pairs, jobs=2) == plain  # type: ignore[arg-type]
+    lengths = [0, 1, 6, 6, 6, 14]
+    texts = [" ".join(chance.choices("abcdefg", k=chance.choice(lengths))) for _ in range(240)]
+    inputs = Texts(texts[:60], [texts[k : k + chance.randint(1, 3)] for k in range(60, 240, 3)])
+    plain = [
+        min(pyter.ter(hyp.split(), ref.split()) if ref else 1.0 for ref in refs)
+        for hyp, refs in zip(inputs.hypotheses, inputs.references, strict=True)
+    ]
+    assert ter.closest(inputs) == plain
+    monkeypatch.setattr(ter, "INPUTS", 7)
+    monkeypatch.setattr(ter, "MOVES", 5)
+    assert ter.closest(inputs) == plain

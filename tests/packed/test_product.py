@@ -171,15 +171,49 @@ def test_limits_are_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.M
     crossover.limits.cache_clear()
     measured: list[int] = []
     monkeypatch.setattr(crossover, "measure", lambda *_: measured.append(1) or crossover.Limits(2, 64))
-    assert crossover.limits(3, False, 1) == crossover.Limits(2, 64)
+    assert crossover.limits(3, False, 1, None) == crossover.Limits(2, 64)
     crossover.limits.cache_clear()
-    assert crossover.limits(3, False, 1) == crossover.Limits(2, 64) and len(measured) == 1
-    (kept,) = (tmp_path / "kernels").glob("rows-3-small-1-*.json")
+    assert crossover.limits(3, False, 1, None) == crossover.Limits(2, 64) and len(measured) == 1
+    (kept,) = (tmp_path / "kernels").glob("rows-3-small-1-grow-*.json")
     assert json.loads(kept.read_text())["triples"] == 2
     kept.write_text("{")  # a damaged file is measured again
     crossover.limits.cache_clear()
-    assert crossover.limits(3, False, 1) == crossover.Limits(2, 64) and len(measured) == 2
+    assert crossover.limits(3, False, 1, None) == crossover.Limits(2, 64) and len(measured) == 2
     crossover.limits.cache_clear()
+
+
+@native_only
+def test_rows_that_no_path_is_fast_for_get_a_dense_weight_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from alphatune.packed.kernels import crossover
+
+    monkeypatch.setattr(crossover, "limits_for", lambda *_: crossover.Limits(0, 64, (2, 3)))
+    product._slow.cache_clear()
+    product.tell_of_dense_weights.cache_clear()
+    drawn = Drawn(40, 64, 8, 3, True)
+    layer = _layer(drawn)
+    with torch.no_grad(), warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for rows, kept in ((1, False), (4, False), (3, True), (2, True)):
+            x = drawn.inputs(rows)
+            assert drawn.error(x, layer(x)) < 1e-6
+            assert (layer._kept._weight_t is not None) == kept
+    assert len(told) == 1 and "no product of bits is as fast" in str(told[0].message)
+    product._slow.cache_clear()
+
+
+@native_only
+def test_small_groups_are_measured_as_small_groups() -> None:
+    from alphatune.packed.kernels import crossover
+    from alphatune.quant.grouping import Grouping
+
+    asked: list[int | None] = []
+    before, crossover.limits = crossover.limits, lambda *of: asked.append(of[3])  # type: ignore[assignment]
+    try:
+        for size in (2, 8, 15, 16, 63, 64, 127, 128, None):
+            crossover.limits_for(3, Grouping.of(512, 512, size), 1)
+    finally:
+        crossover.limits = before
+    assert asked == [8, 8, 8, 16, 16, 64, 64, None, None]
 
 
 @native_only
@@ -259,11 +293,3 @@ def test_a_kept_weight_follows_the_scales(hidden: None, which: str) -> None:
         assert torch.allclose(layer(x), x @ layer.weight_t(), atol=1e-4)
     layer(x.requires_grad_()).sum().backward()
     assert layer.base_layer._kept._weight_t is None
-
-
-def test_kernels_are_forbidden_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALPHATUNE_KERNELS", "0")
-    assert not product.fast.__wrapped__()
-    monkeypatch.delenv("ALPHATUNE_KERNELS")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert not product.fast.__wrapped__()

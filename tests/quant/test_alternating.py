@@ -164,7 +164,7 @@ def test_small_systems_are_solved_as_numpy_solves_them(seed, k, n, singular):
         rows[0, :, -1] = -rows[0, :, 0]
     gram, moment = rows.transpose(1, 2) @ rows, normal(n, k, seed=seed + 1).double()
     moment = (gram @ moment[:, :, None])[:, :, 0]  # normal equations always have a solution
-    got = module._least_squares(gram.permute(1, 2, 0), moment.T, 1e-9)
+    got = bcq.least_squares(gram.permute(1, 2, 0), moment.T, 1e-9)
     for i in range(n):
         expected = np.linalg.pinv(gram[i].numpy(), rcond=1e-9, hermitian=True) @ moment[i].numpy()
         assert got[:, i].tolist() == pytest.approx(expected.tolist(), rel=1e-5, abs=1e-7)

@@ -475,5 +475,7 @@ NAMES = {
 @pytest.mark.parametrize("overrides", NAMES)
 def test_runs_without_the_new_settings_keep_their_names(overrides: str) -> None:
     files = {"train.json": "0" * 64}
-    plan = identity.plan(config_of(overrides.split()), {"hub": "fake", "revision": None}, files)
-    assert plan.run_id == NAMES[overrides]
+    config, backbone = config_of(overrides.split()), {"hub": "fake", "revision": None}
+    assert identity.plan(config, backbone, files, solver=1).run_id == NAMES[overrides]
+    same = identity.solver_number(config) == 1  # others have another number since
+    assert (identity.plan(config, backbone, files).run_id == NAMES[overrides]) == same

@@ -11,6 +11,7 @@ from alphatune.compose.compose import config_of
 from alphatune.config import Config
 from alphatune.run import identity, record
 from alphatune.tables.recorded import Recorded
+from alphatune.versions import SOLVERS
 
 WEIGHTS = [{"weights_sha256": {"a": "0"}}, {"weights_sha256": {"a": "1"}}]
 FILES = [{"train": "x"}, {"train": "y"}]
@@ -20,8 +21,10 @@ def _config(i: int) -> Config:
     return config_of(["task=toy", "model=tiny", "method=lora", f"hparams.weight_decay={i / 1000}"])
 
 
-def _write(root: Path, config: Config, weights: dict, files: dict, finished: str) -> Path:  # type: ignore[type-arg]
-    run_id = identity.plan(config, weights, files).run_id
+def _write(  # type: ignore[type-arg]
+    root: Path, config: Config, weights: dict, files: dict, finished: str, solver: int | None = None
+) -> Path:
+    run_id = identity.plan(config, weights, files, solver).run_id
     path = record.path_of(str(root), run_id)
     made = {"schema": record.SCHEMA, "run_id": run_id, "finished": finished, "model": {"identity": weights},
             "data": {"files": files}}  # fmt: skip
@@ -48,6 +51,17 @@ def test_the_newest_of_several_is_taken(tmp_path: Path) -> None:
     newest = _write(tmp_path, _config(1), WEIGHTS[1], FILES[0], "2026-01-03")
     _write(tmp_path, _config(1), WEIGHTS[0], FILES[1], "2026-01-02")
     assert Recorded(str(tmp_path)).find(_config(1), None, None) == newest
+
+
+def test_a_record_of_an_earlier_solver_is_shown_until_there_is_a_newer_one(tmp_path: Path) -> None:
+    config = config_of(["task=toy", "model=tiny", "method=ptq", "quant.solver=gptq"])
+    assert identity.solver_number(config) == SOLVERS["gptq"] > 1
+    old = _write(tmp_path, config, WEIGHTS[0], FILES[0], "2026-01-09", solver=1)
+    assert Recorded(str(tmp_path)).find(config, None, None) == old
+    new = _write(tmp_path, config, WEIGHTS[0], FILES[0], "2026-01-01")
+    assert new != old and Recorded(str(tmp_path)).find(config, None, None) == new
+    greedy = config_of(["task=toy", "model=tiny", "method=ptq", "quant.solver=greedy"])
+    assert identity.solver_number(greedy) == 1
 
 
 def test_a_bad_record_is_named_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

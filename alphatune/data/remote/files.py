@@ -19,6 +19,7 @@ from alphatune.data.remote import download
 from alphatune.data.remote.catalogue import Release, entry
 from alphatune.data.source import holdings
 from alphatune.errors import UserError
+from alphatune.store import cache
 
 _TRUE = {"1", "on", "yes", "true"}
 _PROBE_SECONDS = 2.0
@@ -74,8 +75,7 @@ def resolve(task: Task, data: Data, fits: Fits, *, progress: bool = False) -> Pa
 
 def cache_folder(wanted: Release) -> Path:
     """Where an entry's downloads lie: below $ALPHATUNE_CACHE/data, or ~/.cache/alphatune/data."""
-    root = Path(os.path.expanduser(os.environ.get("ALPHATUNE_CACHE") or "~/.cache/alphatune"))
-    return root / "data" / wanted.folders[0]
+    return cache.folder("data") / wanted.folders[0]
 
 
 def offline_reason(wanted: Release, data: Data) -> str:

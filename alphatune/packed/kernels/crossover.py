@@ -1,7 +1,7 @@
 """Up to how many rows which path is the fastest on this machine: measured once, kept in the cache folder.
 
-Measured are, in turns, the three paths to the same product on random bits of two sizes; the quickest of five times
-counts, so other work on the machine disturbs little.
+Measured are, in turns, the three paths to the same product on random bits of two sizes, and the product with a dense
+weight; the quickest of five times, or of two for many rows, counts, so other work on the machine disturbs little.
 """
 
 from __future__ import annotations
@@ -19,66 +19,102 @@ from torch import Tensor
 from alphatune.native import machine
 from alphatune.packed.kernels import native
 from alphatune.quant.grouping import Grouping
+from alphatune.store import cache
 
 LARGE = 1 << 21  # weights from which on a layer counts as large
 FEW, MANY = (1, 2, 3, 4), (8, 16, 32, 64, 128, 256, 512)
+FEW_ENOUGH = 16  # rows up to which reading weights is what counts
 SMALLEST_GROUP = 24  # below it, words shared between groups cost triples more than they save
+SIZES = (8, 16, 64)  # group sizes that stand for those up to the next; then whole rows
+ALLOWED = 1.05  # times the dense product
+CACHE = 64 << 20  # bytes of dense weights that do not stay in a cache from one call to the next, as a model's do not
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest number of rows that triples, and above it tiles, are the fastest path for."""
+    """The largest number of rows that triples, and above it tiles, are the fastest path for, and where none is fast.
+
+    At the measured numbers of rows in `slow`, every path takes more than `ALLOWED` times the dense product.
+    """
 
     triples: int
     tiles: int
+    slow: tuple[int, ...] = ()
+
+    def want_dense(self, rows: int) -> bool:
+        """Whether so many rows want a dense weight: as the next larger number that was measured."""
+        return next((measured for measured in (*FEW, *MANY) if measured >= rows), MANY[-1]) in self.slow
+
+
+def limits_for(planes: int, grouping: Grouping, threads: int) -> Limits:
+    """Those of this machine for layers of so many planes and such groups, with so many threads in torch's products."""
+    standing = max((size for size in SIZES if size <= grouping.size), default=SIZES[0])
+    size = None if grouping.size >= 2 * SIZES[-1] else standing
+    return limits(planes, grouping.rows * grouping.columns >= LARGE, threads, size)
 
 
 @functools.cache
-def limits(planes: int, large: bool, threads: int) -> Limits:
-    """Those of this machine, for layers of so many planes, with so many threads in torch's own products."""
-    path = machine.folder() / f"rows-{planes}-{'large' if large else 'small'}-{threads}-{machine.identity()[:24]}.json"
+def limits(planes: int, large: bool, threads: int, size: int | None) -> Limits:
+    """Those for groups of `size` weights, or for whole rows."""
+    path = machine.folder() / (
+        f"rows-{planes}-{'large' if large else 'small'}-{threads}-g{size or 'row'}-{machine.identity()[:24]}.json"
+    )
     try:
         kept = json.loads(path.read_text())
-        return Limits(min(int(kept["triples"]), FEW[-1]), min(int(kept["tiles"]), MANY[-1]))
+        triples, tiles = min(int(kept["triples"]), FEW[-1]), min(int(kept["tiles"]), MANY[-1])
+        return Limits(triples, tiles, tuple(map(int, kept["slow"])))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):  # not measured yet, or not a file of ours
-        found = measure(planes, large)
-    machine.keep(path, json.dumps({**asdict(found), "cpu": machine.name()}).encode())
+        found = measure(planes, large, size)
+    cache.keep(path, json.dumps({**asdict(found), "cpu": machine.name()}).encode())
     return found
 
 
 @torch.no_grad()
-def measure(planes: int, large: bool) -> Limits:
+def measure(planes: int, large: bool, size: int | None) -> Limits:
     """Time the paths against one another."""
     side = 2048 if large else 768
     random = torch.Generator().manual_seed(0)
     copies = [
         torch.randint(-(2**31), 2**31, (side // 32, planes, side), dtype=torch.int32, generator=random)
-        for _ in range(2 if large else 4)
+        for _ in range(CACHE // (4 * side * side))
     ]
-    alpha, grouping = torch.rand(1, planes, side, generator=random), Grouping.of(side, side, None)
+    some = 2 if large else 4
+    grouping = Grouping.of(side, side, size)
+    alpha = torch.rand(grouping.per_row, planes, side, generator=random)
 
-    def over(product: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor], None]:
+    def over(product: Callable[[Tensor, Tensor], Tensor], all_copies: bool = False) -> Callable[[Tensor], None]:
         def run(x: Tensor) -> None:
-            for qweight in copies:
+            for qweight in copies if all_copies else copies[:some]:
                 product(x, qweight)
 
         return run
 
-    def by(kernel: Callable[..., native.Product], rows: int) -> Callable[[Tensor], None]:
+    def by(kernel: Callable[..., native.Product], rows: int, all_copies: bool = False) -> Callable[[Tensor], None]:
         product = kernel(rows, planes, False, grouping)
-        return over(lambda x, bits: product(x, bits, alpha, None))
+        return over(lambda x, bits: product(x, bits, alpha, None), all_copies)
 
     rebuilt = over(lambda x, bits: x @ native.rebuild(bits, alpha, None, grouping, reuse=True))
 
-    def triples_gain(rows: int) -> float:
-        x = torch.randn(rows, side, generator=random)
-        return _gain(x, by(native.by_triples, rows), by(native.by_tiles, rows))
+    def gain(rows: int, one: Callable[[Tensor], None], other: Callable[[Tensor], None]) -> float:
+        return _gain(torch.randn(rows, side, generator=random), one, other)
 
-    def tiles_gain(rows: int) -> float:
-        return _gain(torch.randn(rows, side, generator=random), by(native.by_tiles, rows), rebuilt)
+    few = FEW if native.permutes() and grouping.size >= SMALLEST_GROUP else ()
+    triples = _best_limit({rows: gain(rows, by(native.by_triples, rows), by(native.by_tiles, rows)) for rows in few})
+    tiles = _best_limit({rows: gain(rows, by(native.by_tiles, rows), rebuilt) for rows in (1, *MANY)})
+    weights = [native.rebuild(bits, alpha, None, grouping, reuse=False) for bits in copies]
 
-    few = {rows: triples_gain(rows) for rows in FEW if native.permutes()}
-    return Limits(_best_limit(few), _best_limit({rows: tiles_gain(rows) for rows in MANY}))
+    def over_dense(rows: int) -> float:
+        def dense(x: Tensor) -> None:
+            for weight in weights if rows <= FEW_ENOUGH else weights[:some]:
+                x @ weight
+
+        fastest = native.by_triples if rows <= triples else native.by_tiles
+        ours = by(fastest, rows, rows <= FEW_ENOUGH) if rows <= max(triples, tiles) else rebuilt
+        return gain(rows, ours, dense)
+
+    # a dense weight costs memory, so one disturbed measurement must not ask for it
+    slow = [n for n in (*FEW, *MANY) if all(over_dense(n) < -math.log(ALLOWED) for _ in range(3))]
+    return Limits(triples, tiles, tuple(slow))
 
 
 def _best_limit(gains: dict[int, float]) -> int:
@@ -94,7 +130,7 @@ def _best_limit(gains: dict[int, float]) -> int:
 def _gain(x: Tensor, one: Callable[[Tensor], None], other: Callable[[Tensor], None]) -> float:
     """The logarithm of how many times faster `one` is than `other`, in wall time: threads count for what they save."""
     times: dict[Callable[[Tensor], None], list[float]] = {one: [], other: []}
-    for turn in range(6):
+    for turn in range(6 if len(x) <= FEW_ENOUGH else 3):  # long products are disturbed less
         for call in (one, other) if turn % 2 else (other, one):
             started = time.perf_counter()
             call(x)
