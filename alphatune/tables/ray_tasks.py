@@ -33,11 +33,14 @@ class Tasks:
         self._ray: Any = ray
         self._task = ray.remote(**needs)(_carry_out)
         self._running: set[Any] = set()
+        self._ended = False
 
     def __call__(self, cell: Cell) -> str | None:
         """Carry out a cell and wait for its end; why it failed, or None."""
         reference = self._task.remote(list(cell.overrides), os.getcwd())
         self._running.add(reference)
+        if self._ended:  # it was handed over while the others were ended
+            self._ray.cancel(reference)
         try:
             status = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:  # cancelled, or its node was lost too often
@@ -51,6 +54,7 @@ class Tasks:
 
     def end(self) -> None:
         """End the cells that are running or wait for room."""
+        self._ended = True
         running = list(self._running)
         for reference in running:
             self._ray.cancel(reference)

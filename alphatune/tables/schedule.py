@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
@@ -56,6 +57,7 @@ def run(cells: list[Cell], own_process: bool, jobs: int | None = None, elsewhere
         log.error("%d cells cannot run here: %s", sum(c.obstacle == reason for c in cells), reason)
     ready = [cell for cell in cells if not cell.obstacle]
     progress = _Progress(len(ready))
+    _ending.clear()
     jobs = min(jobs or (len(ready) if elsewhere else 1), len(ready))
     if jobs <= 1:
         alone = elsewhere or (partial(_apart, environment={}) if own_process else _here)
@@ -69,6 +71,8 @@ def run(cells: list[Cell], own_process: bool, jobs: int | None = None, elsewhere
     def job(cell: Cell) -> str | None:
         carry_out = slots.get()
         try:
+            if _ending.is_set():  # the cells that ran have made room, but none is to follow them
+                return _ENDED
             progress.begins(cell)
             return carry_out(cell)
         finally:
@@ -89,8 +93,9 @@ def run(cells: list[Cell], own_process: bool, jobs: int | None = None, elsewhere
                     for future in as_completed(futures):
                         failures += _told(futures[future], future.result())
                 except KeyboardInterrupt:
+                    _ending.set()
+                    pool.shutdown(wait=False, cancel_futures=True)
                     (elsewhere.end if elsewhere else _end_cells)()
-                    pool.shutdown(cancel_futures=True)
                     raise
     return failures
 
@@ -103,7 +108,7 @@ def _worker(environment: dict[str, str], ends: ExitStack) -> Callable[[Cell], st
         try:
             return process.submit(_here, cell).result()
         except BrokenProcessPool:  # it ran out of memory, say: this cell and the next ones get processes of their own
-            return _apart(cell, environment)
+            return _ENDED if _ending.is_set() else _apart(cell, environment)
 
     return carry_out
 
@@ -140,6 +145,8 @@ def _apart(cell: Cell, environment: dict[str, str]) -> str | None:
     command = [sys.executable, "-m", "alphatune.run", *cell.overrides]
     process = subprocess.Popen(command, env=os.environ | environment)
     _cells.add(process)
+    if _ending.is_set():  # it began while the others were ended
+        process.terminate()
     try:
         status = process.wait()
     except KeyboardInterrupt:
@@ -150,6 +157,8 @@ def _apart(cell: Cell, environment: dict[str, str]) -> str | None:
     return None if status == 0 else f"exit status {status}"
 
 
+_ENDED = "ended with the table"
+_ending = threading.Event()  # set once the table is told to end
 _cells: set[subprocess.Popen[bytes]] = set()  # the processes of cells that are running
 _PATIENCE = 10.0  # seconds that a cell has to end
 
