@@ -52,7 +52,7 @@ def test_the_picture_of_the_rooms_is_that_of_the_code() -> None:
 def test_arrows_of_the_picture_are_imports() -> None:
     rooms = _rooms()
     assert rooms.arrows("quant") == ["ground", "native"]
-    assert rooms.arrows("packed") == ["ground", "native", "quant"]
+    assert rooms.arrows("packed") == ["ground", "store", "native", "quant"]
     assert rooms.arrows("ground") == []
     assert rooms.sign("quant") == "Weight matrices to codes and scales, and back"
     upwards = [(room, other) for room in ROOMS for other in rooms.arrows(room)]

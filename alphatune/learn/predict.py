@@ -57,10 +57,11 @@ def share(model: nn.Module, tokenizer: Any, examples: list[Example], config: Con
     kept = Partial(scratch / PREDICTIONS, [e.id for e in examples])
     size = config.decode.batch_size
     predicted: Callable[..., Iterable[dict[str, Any]]] = _generated
-    items = [Item(batches.context_ids(e.text, tokenizer, config.task, counts), []) for e in examples]
     if config.task.kind == "classification":
         size, predicted = 4 * size, _classified
         items = [batches.classification_item(e, tokenizer, config.task, counts) for e in examples]
+    else:
+        items = [Item(batches.context_ids(e.text, tokenizer, config.task, counts), []) for e in examples]
     # longest first: the most memory is asked for at the start
     order = sorted(range(len(items)), key=lambda i: (-len(items[i].input_ids), i))
     mine = [order[start : start + size] for start in range(number * size, len(order), processes * size)]

@@ -50,8 +50,8 @@ def test_a_run_says_it_before_it_trains_or_decodes(
     monkeypatch.setattr(logging.getLogger("alphatune"), "propagate", True)
     real, losses = train.validation_loss, []
 
-    def worse(*arguments: Any) -> float:
-        losses.append(real(*arguments))
+    def worse(*arguments: Any, **named: Any) -> float:
+        losses.append(real(*arguments, **named))
         return losses[-1] + (20 if len(losses) == 1 else 0)
 
     monkeypatch.setattr(train, "validation_loss", worse)

@@ -90,7 +90,7 @@ def test_the_work_of_a_dead_host_is_taken_over_once(tmp_path: Path) -> None:
     first.join()
     (claimed,) = tmp_path.rglob("*.maker")
     os.utime(claimed, (4e9, 4e9))  # clocks are not asked: the dead one's was in the next century
-    others = [_start(name, tmp_path, 0.5) for name in ("two", "three")]
+    others = [_start(name, tmp_path, 3.0) for name in ("two", "three")]
     for process in others:
         process.join(60)
         assert process.exitcode == 0

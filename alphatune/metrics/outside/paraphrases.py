@@ -12,23 +12,23 @@ from __future__ import annotations
 
 import functools
 import gzip
-import io
+import hashlib
 import itertools
 import os
 import re
-import zipfile
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import safetensors.numpy
 
 from alphatune.store import cache
 
 _RUNS = re.compile(r"[a-z0-9]+")
 _ENTRY = 3  # lines: a probability, which the jar skips, and the two sides
 _BLOCK = 1 << 24  # bytes
-VERSION = 1  # of the index's form
+VERSION = 2  # of the index's form
 
 
 class Runs:
@@ -98,16 +98,17 @@ def _index(table: Path) -> dict[str, np.ndarray]:
     with table.open("rb") as file:
         file.seek(-8, os.SEEK_END)
         content = file.read().hex()  # gzip's checksum and length
-    path = cache.folder("meteor") / f"paraphrases-{VERSION}-{content}.npz"
+    path = cache.folder("meteor") / f"paraphrases-{VERSION}-{content}"
     try:
-        with np.load(path) as kept:
-            return dict(kept)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # not there, or damaged
-        made = _read(table)
-        packed = io.BytesIO()
-        np.savez(packed, words=made["words"], numbers=made["numbers"], starts=made["starts"])
-        cache.keep(path, packed.getvalue())
-        return made
+        digest, _, packed = path.read_bytes().partition(b"\n")
+        if hashlib.sha256(packed).hexdigest().encode() == digest:
+            return safetensors.numpy.load(packed)
+    except OSError:
+        pass  # not there yet
+    made = _read(table)
+    packed = safetensors.numpy.save(made)
+    cache.keep(path, hashlib.sha256(packed).hexdigest().encode() + b"\n" + packed)
+    return made
 
 
 def _read(table: Path) -> dict[str, np.ndarray]:
