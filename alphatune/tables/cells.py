@@ -130,7 +130,7 @@ class Planner:
     def _tried(self, row: Row) -> list[Cell]:
         seed = self.table.seeds[0]
         more = [*self.table.search_with, *SEARCH]
-        cells = [self._cell(row, (), [f"hparams.learning_rate={v}", *more], seed) for v in row.search]
+        cells = [self._cell(row, (), [f"hparams.learning_rate={v}", *more], seed, earlier=True) for v in row.search]
         for i, (cell, rate) in enumerate(zip(cells, row.search, strict=True)):
             name, obstacles = cell.config.task.name, cell.obstacles
             if _data_of(cell.config) in self._unvalidated:
@@ -138,7 +138,8 @@ class Planner:
             cells[i] = dataclasses.replace(cell, rate=float(rate), obstacles=obstacles)
         return cells
 
-    def _cell(self, row: Row, part: Part, more: list[str], seed: int) -> Cell:
+    def _cell(self, row: Row, part: Part, more: list[str], seed: int, earlier: bool = False) -> Cell:
+        """`earlier`: a record of an earlier version of the run's solver will do, as it does to choose a rate by."""
         overrides = [*self.table.base, *row.set, *more, *self.extra]
         config = dataclasses.replace(compose.config_of(overrides), seed=seed)
         overrides.append(f"seed={seed}")
@@ -154,7 +155,7 @@ class Planner:
             {"task": config.task.name} if files is None else files,
         )
         plan = None if files is None or backbone is None else outline
-        path = self._find(config, plan, files, backbone)
+        path = self._find(config, None if earlier else plan, files, backbone)
         obstacles = tuple(filter(None, [*self.unmet, no_data, no_weights, self._no_codes(config)]))
         return Cell(row, part, seed, overrides, config, outline, plan, path, obstacles)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from alphatune.compose.compose import config_of
 from alphatune.config import Config
 from alphatune.run import identity, record
+from alphatune.tables import experiment
+from alphatune.tables.cells import Planner
 from alphatune.tables.recorded import Recorded
 from alphatune.versions import SOLVERS
 
@@ -62,6 +65,29 @@ def test_a_record_of_an_earlier_solver_is_shown_until_there_is_a_newer_one(tmp_p
     assert new != old and Recorded(str(tmp_path)).find(config, None, None) == new
     greedy = config_of(["task=toy", "model=tiny", "method=ptq", "quant.solver=greedy"])
     assert identity.solver_number(greedy) == 1
+
+
+def test_a_search_of_an_earlier_solver_still_chooses_the_rate(tmp_path: Path) -> None:
+    table = experiment.load("demo")
+    row = next(row for row in table.rows if row.id == "tiny/lora")
+    codes = ["method=alphatuning", "quant.q=3", "quant.solver=gptq"]
+    table.rows = [dataclasses.replace(row, set=codes, search=[1e-3, 3e-3], search_as=None)]
+    planner = Planner(table, [f"runtime.records={tmp_path}"], run=True)
+    waiting = planner.cells([1])
+    whole = record.read(next((Path(__file__).parents[2] / "results/records/toy").rglob("*.json")))
+    assert [cell.record for cell in waiting.search] == [None, None] and waiting.waiting
+    for cell, loss in zip(waiting.search, (2.0, 1.0), strict=True):
+        assert cell.plan is not None
+        backbone, files = planner._backbone(cell.config)[0], planner._files(cell.config)[0]
+        assert backbone is not None and files is not None
+        run_id = identity.plan(cell.config, backbone, files, 1).run_id
+        assert run_id != cell.plan.run_id
+        model, data = {**whole["model"], "identity": backbone}, {**whole["data"], "files": files}
+        made = {**whole, "run_id": run_id, "model": model, "data": data, "validation_loss": loss}
+        record.write(record.path_of(str(tmp_path), run_id), made)
+    found = planner.cells([1])
+    assert found.rates == {"tiny/lora": 3e-3} and not found.waiting
+    assert [cell.record for cell in found.final] == [None]  # what is reported is run with today's
 
 
 def test_a_bad_record_is_named_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
