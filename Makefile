@@ -57,8 +57,8 @@ lint: $(READY) ## ruff, mypy; bandit and pip-audit where they are installed and 
 	  echo "pip-audit: pypi.org cannot be reached; not run"; \
 	else $(BIN)/pip-audit --no-deps --disable-pip -r requirements.lock; fi
 
-bench: $(READY) ## every figure of docs/performance.md: benchmarks/results; with MODEL=FOLDER and DATA=FOLDER all of them
-	OMP_NUM_THREADS=2 $(BIN)/python -W ignore benchmarks/all.py $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data $(DATA))
+bench: $(READY) ## every figure of docs/performance.md: benchmarks/results; with MODEL=, DATA= and GGUF= all of them
+	OMP_NUM_THREADS=2 $(BIN)/python -W ignore benchmarks/all.py $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data $(DATA)) $(if $(GGUF),--gguf $(GGUF))
 
 bench-gpu: $(READY) ## the same on a GPU, against dense bfloat16 and whichever peers are installed
 	$(BIN)/python -W ignore benchmarks/packed_gpu.py

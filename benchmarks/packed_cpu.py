@@ -30,6 +30,7 @@ from alphatune.quant.grouping import Grouping
 RESULTS = Path(__file__).parent / "results"
 SMOLLM2 = [(576, 576), (192, 576), (192, 576), (576, 576), (1536, 576), (1536, 576), (576, 1536)]  # a block: out, in
 LARGE = [(2048, 2048)] * 4 + [(8192, 2048), (2048, 8192)]  # a block of a 1.3 B model
+PEERS = ("bitsandbytes", "ctranslate2", "xllamacpp")
 CACHE = 64 << 20  # bytes of dense weights that are more than the last cache holds
 
 
@@ -143,7 +144,7 @@ def compared(times: dict[str, dict[str, float]], base: str, ours: str) -> dict[s
 def machine() -> dict[str, Any]:
     """Versions and the CPU."""
     versions = {}
-    for package in ("alphatune", "torch", "llvmlite", "numpy", "transformers", "bitsandbytes"):
+    for package in ("alphatune", "torch", "llvmlite", "numpy", "transformers", *PEERS):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

@@ -1,6 +1,8 @@
 """How long people wait before anything is computed: plans, pages, a finished run, a full store.
 
 python benchmarks/waiting.py            # CPU seconds of each command, start of Python included, the best of three
+
+Figures go to benchmarks/results/waiting.json.
 """
 
 from __future__ import annotations
@@ -15,8 +17,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from packed_cpu import machine
+
 from alphatune.run import record
 
+RESULTS = Path(__file__).parent / "results" / "waiting.json"
 CELLS = 500
 ARTEFACTS = 10_000
 RECORD = record.path_of("results/records", "toy/tiny/lora/seed0-07e2e4b8f8")
@@ -98,13 +103,17 @@ def main() -> None:
             ),
         }  # fmt: skip
         print(f"{'':36} {'CPU s':>6} {'goal':>6}")
+        results = {}
         for what, (goal, measure) in shown.items():
             if what.startswith("render"):
                 _records(folder / "records")
             if what.endswith("artefacts"):
                 shutil.rmtree(folder / "store", ignore_errors=True)
                 _store(folder / "store")
-            print(f"{what:36} {min(measure() for _ in range(3)):6.2f} {goal:6.1f}", flush=True)
+            results[what] = {"cpu_s": min(measure() for _ in range(3)), "goal": goal}
+            print(f"{what:36} {results[what]['cpu_s']:6.2f} {goal:6.1f}", flush=True)
+    made = {**machine(), "load": os.getloadavg()[0], "results": results}
+    RESULTS.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
