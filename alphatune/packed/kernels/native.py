@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from alphatune.native import machine
-from alphatune.packed.kernels import decode, signs, tiles, triples
+from alphatune.packed.kernels import decode, eight, signs, tiles, triples
 from alphatune.quant.grouping import Grouping
 
 Call = Callable[..., None]
@@ -74,6 +74,15 @@ def times_codes(values: Tensor, qweight: Tensor, plane: int) -> Tensor:
         qweight[:, plane].data_ptr(), values.data_ptr(), result.data_ptr(), inputs, outputs, qweight.shape[1] * outputs
     )
     return result
+
+
+def by_bytes(x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
+    """x [rows, in] times (codes int8 [out, in] times scale [out])^T, for the few rows that a kernel is made for."""
+    x, codes, scale = x.contiguous(), codes.contiguous(), scale.contiguous()
+    y = torch.empty((len(x), len(codes)), dtype=torch.float32, device="cpu")
+    kernel = machine.compiled(f"eight-{len(x)}", lambda: eight.module(len(x)), 6)
+    kernel(codes.data_ptr(), x.data_ptr(), scale.data_ptr(), y.data_ptr(), codes.shape[1], len(codes))
+    return y
 
 
 def by_tiles(rows: int, planes: int, offset: bool, grouping: Grouping) -> Product:
