@@ -1,10 +1,10 @@
 """Adapting on WebNLG beside the stock Trainer with peft's LoRA: `python benchmarks/adaptation.py SMOLLM2 WEBNLG`.
 
-SmolLM2-135M with its head, one pass over the same `--texts` training texts in batches of 8, one thread. The stock
-Trainer takes them in a random order, pads every batch to its longest text and computes logits for every token; its loss
-is over the targets, as here. Every training runs in a process of its own, in turns: CPU time of the training alone,
-and the most memory that the process ever held, its model's loading and quantising included, beside what it held just
-before training. Medians go to benchmarks/results/adaptation.json.
+SmolLM2-135M with its head, one pass over the same `--texts` training texts of all lengths in batches of 8, one thread.
+The stock Trainer takes them in a random order, pads every batch to its longest text and computes logits for every
+token; its loss is over the targets, as here. Every training runs in a process of its own, in turns: CPU time of the
+training alone, and the most memory that the process ever held, its model's loading and quantising included, beside what
+it held just before training. Medians go to benchmarks/results/adaptation.json.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def one(kind: str, smollm2: Path, data: Path, texts: int) -> dict[str, Any]:
     ])  # fmt: skip
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
     dataset = load(config.task, config.data, progress=False)
-    items = batches.training_items(dataset.train, tokenizer, config.task, batches.Counts())[:texts]
+    items = batches.training_items(dataset.train, tokenizer, config.task, batches.Counts())
+    items = items[:: len(items) // texts][:texts]  # of all lengths: the files go from short to long
     model = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     with tempfile.TemporaryDirectory() as scratch:
@@ -91,7 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("smollm2", type=Path)
     parser.add_argument("webnlg", type=Path, help="folder of WebNLG's files")
-    parser.add_argument("--texts", type=int, default=64)
+    parser.add_argument("--texts", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--one", choices=KINDS, help="train this one here and print its figures as JSON")
     given = parser.parse_args()

@@ -12,35 +12,36 @@ from alphatune.quant.packing import unpack
 
 
 class DenseWeight:
-    """W^T [in, out] of one layer, kept as long as what it was made of stays the same.
+    """The weight of one layer, kept as long as what it was made of stays the same.
 
     Another adapter, a merge or a step of an optimiser makes it anew: what is kept is never that of other scales.
     """
 
     def __init__(self) -> None:
-        self._made_of: tuple[Tensor | str | None, ...] | None = None
-        self._versions: list[int] = []
-        self._weight_t: Tensor | None = None
+        self._made_of: tuple[tuple[Tensor | str | None, int | None], ...] = ()  # with the versions of tensors
+        self._weight: Tensor | None = None
 
     def of(self, made_of: tuple[Tensor | str | None, ...], rebuild: Callable[[], Tensor]) -> Tensor:
         """The weight made of these tensors (and of what else names it); `rebuild` is called if it is not at hand.
 
         It is not kept where torch does not count how often a tensor is written to.
         """
-        tensors = [t for t in made_of if isinstance(t, Tensor)]
-        if any(t.is_inference() for t in tensors):
+        if self._weight is not None:  # asked at every product of a small layer: no list is made
+            for (known, version), part in zip(self._made_of, made_of, strict=True):
+                if known is not part or (version is not None and part._version != version):  # type: ignore[union-attr]
+                    break
+            else:
+                return self._weight
+        if any(isinstance(part, Tensor) and part.is_inference() for part in made_of):
             return rebuild()
-        versions = [t._version for t in tensors]
-        known = self._made_of is not None and all(a is b for a, b in zip(self._made_of, made_of, strict=True))
-        if self._weight_t is None or not known or versions != self._versions:
-            with torch.inference_mode(False), torch.no_grad():  # so that it serves outside inference mode too
-                self._weight_t = rebuild()
-            self._made_of, self._versions = made_of, versions
-        return self._weight_t
+        with torch.inference_mode(False), torch.no_grad():  # so that it serves outside inference mode too
+            self._weight = rebuild()
+        self._made_of = tuple((part, part._version if isinstance(part, Tensor) else None) for part in made_of)
+        return self._weight
 
     def drop(self) -> None:
         """Forget the weight."""
-        self._made_of, self._weight_t = None, None
+        self._made_of, self._weight = (), None
 
 
 def plain_weight_t(qweight: Tensor, alpha: Tensor, offset: Tensor | None, grouping: Grouping) -> Tensor:

@@ -13,9 +13,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
 
 from alphatune.packed.dense import DenseWeight, plain_weight_t
-from alphatune.packed.product import fast, multiply, rebuild, tell_of_dense_weights, times_plane, wants_dense
+from alphatune.packed.product import fast, fastest, multiply, rebuild, tell_of_dense_weights, times_plane
 from alphatune.quant.grouping import Grouping
 from alphatune.quant.packing import WORD
 
@@ -111,7 +112,8 @@ class PackedLinear(nn.Module):
         if torch.jit.is_tracing():  # plain operations: a trace cannot hold a Python function
             y = x @ plain_weight_t(self.qweight, *self.effective(scale, which), self.grouping).to(x.dtype)
         elif self._dense is not None and not training:
-            y = x @ self._dense_of(self._dense, scale, which).to(x.dtype)
+            made_of = (self.qweight, self.alpha, self.offset, scale, which)
+            y = x @ self._dense.of(made_of, lambda: self.weight_t(scale, which)).to(x.dtype)
         elif which == "gain" and scale is not None and self.grouping.count == self.out_features:
             # one gain per output: scale the frozen product, so neither x nor a weight gradient is needed
             y = self._times_weight(x, None, None, 0) * (scale / self._gain())[0].to(x.dtype)
@@ -123,22 +125,27 @@ class PackedLinear(nn.Module):
     def _times_weight(self, x: Tensor, scale: Tensor | None, which: str | None, trained: int) -> Tensor:
         """x W^T with gradients, or by the fastest path where nothing asks for them."""
         held = self._buffers  # as attributes of a module they would take a microsecond each
-        qweight, own_alpha, own_offset = held["qweight"], held["alpha"], held["offset"]
+        qweight, own_alpha = cast(Tensor, held["qweight"]), cast(Tensor, held["alpha"])
+        own_offset = held["offset"]
         sources = (x, scale, own_alpha, own_offset)
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in sources):
             self._kept.drop()  # training rebuilds: what it saves must be bits
             alpha, offset, _ = self._scales(scale, which)
             return _PackedProduct.apply(x, qweight, alpha, offset, self.grouping, trained)
-        if wants_dense(x, self.bits, self.grouping):
+        path = fastest(x, qweight, own_alpha, own_offset, self.grouping)
+        if path == "dense":
+            made_of = (qweight, own_alpha, own_offset, scale, which)
             tell_of_dense_weights(fast())
-            return x @ self._dense_of(self._kept, scale, which).to(x.dtype)
+            if torch.are_deterministic_algorithms_enabled():  # the very product that a rebuilt weight gives
+                weight = self._kept.of((*made_of, "in, out"), lambda: self.weight_t(scale, which))
+                return x @ weight.to(x.dtype)
+            weight = self._kept.of((*made_of, "out, in"), lambda: self.weight_t(scale, which).T.contiguous())
+            return linear(x, weight.to(x.dtype))  # at few rows a third faster than the other way round
         if scale is not None:
             own_alpha, own_offset = self.effective(scale, which)
-        return multiply(x, cast(Tensor, qweight), cast(Tensor, own_alpha), own_offset, self.grouping)
-
-    def _dense_of(self, kept: DenseWeight, scale: Tensor | None, which: str | None) -> Tensor:
-        made_of = (self.qweight, self.alpha, self.offset, scale, which)
-        return kept.of(made_of, lambda: self.weight_t(scale, which))
+        if path is not None:
+            return path(x, qweight, own_alpha, own_offset)
+        return multiply(x, qweight, own_alpha, own_offset, self.grouping)
 
     def _scales(self, scale: Tensor | None, which: str | None) -> tuple[Tensor, Tensor | None, int]:
         """alpha and offset to compute with, whose gradients are those of Eq. 4, and how many planes train."""

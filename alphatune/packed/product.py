@@ -12,6 +12,7 @@ import importlib.util
 import os
 import warnings
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from alphatune.quant.grouping import Grouping
 from alphatune.quant.packing import WORD, blocks, sign_bits, times_codes
 
 _PLAIN = (Tensor, nn.Parameter)
+Path = Callable[..., Tensor] | Literal["dense"] | None
 
 
 @functools.cache
@@ -57,18 +59,11 @@ def times_plane(values: Tensor, qweight: Tensor, plane: int) -> Tensor:
 
 
 def multiply(x: Tensor, qweight: Tensor, alpha: Tensor, offset: Tensor | None, grouping: Grouping) -> Tensor:
-    """[..., in] -> [..., out] without gradients, in the dtype of x.
-
-    Where torch's deterministic algorithms are asked for, always the product with the rebuilt weight: which path is the
-    fastest depends on the machine, and their sums differ in the last bit.
-    """
-    free = not torch.are_deterministic_algorithms_enabled()
-    if free and x.dtype == torch.float32 and x.numel() and fast() and _addressable(x, qweight, alpha):
-        rows, planes = x.numel() // grouping.columns, qweight.shape[1]
-        kernel = _kernel(rows, planes, offset is not None, grouping, torch.get_num_threads())
-        if kernel is not None:
-            return kernel(x, qweight, alpha, offset)
-    if free and x.numel() and _on_fast_gpu(x, qweight, alpha):
+    """[..., in] -> [..., out] without gradients and without keeping a dense weight, in the dtype of x."""
+    path = fastest(x, qweight, alpha, offset, grouping)
+    if path is not None and path != "dense":
+        return path(x, qweight, alpha, offset)
+    if not torch.are_deterministic_algorithms_enabled() and x.numel() and _on_fast_gpu(x, qweight, alpha):
         from alphatune.packed.kernels import gpu
 
         if x.dtype in gpu.DTYPES and x.numel() <= gpu.MANY * grouping.columns:
@@ -76,36 +71,35 @@ def multiply(x: Tensor, qweight: Tensor, alpha: Tensor, offset: Tensor | None, g
     return x @ rebuild(qweight, alpha, offset, grouping, reuse=True).to(x.dtype)
 
 
+def fastest(x: Tensor, qweight: Tensor, alpha: Tensor, offset: Tensor | None, grouping: Grouping) -> Path:
+    """The kernel that multiplies x by the bits fastest, None where that is a rebuilt weight.
+
+    "dense" where a dense weight that is kept beats them all, as it always does without kernels. Under torch's
+    deterministic algorithms never a kernel: which is the fastest depends on the machine, and their sums differ in the
+    last bit.
+    """
+    if not x.is_cpu:
+        return None
+    if not fast():
+        return "dense"
+    if x.dtype != torch.float32 or torch.are_deterministic_algorithms_enabled() or not x.numel():
+        return None
+    if not _addressable(x, qweight, alpha):
+        return None
+    rows = x.numel() // grouping.columns
+    return _fastest(rows, qweight.shape[1], offset is not None, grouping, torch.get_num_threads())
+
+
 @functools.lru_cache(4096)
-def _kernel(rows: int, planes: int, offset: bool, grouping: Grouping, threads: int) -> Callable[..., Tensor] | None:
-    """What multiplies so many rows fastest without a dense weight; None where the rebuilt weight is faster."""
+def _fastest(rows: int, planes: int, offset: bool, grouping: Grouping, threads: int) -> Path:
     from alphatune.packed.kernels import crossover, native
 
     limits = crossover.limits_for(planes, grouping, threads)
+    if limits.want_dense(rows):
+        return "dense"
     if rows <= limits.triples and grouping.size >= crossover.SMALLEST_GROUP:
         return native.by_triples(rows, planes, offset, grouping)
     return native.by_tiles(rows, planes, offset, grouping) if rows <= limits.tiles else None
-
-
-def wants_dense(x: Tensor, planes: int, grouping: Grouping) -> bool:
-    """Whether the product with x is faster from a dense weight than on any path of `multiply`.
-
-    Without kernels always; with them where it was measured so. Not under torch's deterministic algorithms.
-    """
-    if not x.is_cpu:
-        return False
-    if not fast():
-        return True
-    if x.dtype != torch.float32 or torch.are_deterministic_algorithms_enabled() or not _addressable(x):
-        return False
-    return _slow(x.numel() // grouping.columns, planes, grouping, torch.get_num_threads())
-
-
-@functools.lru_cache(4096)
-def _slow(rows: int, planes: int, grouping: Grouping, threads: int) -> bool:
-    from alphatune.packed.kernels import crossover
-
-    return crossover.limits_for(planes, grouping, threads).want_dense(rows)
 
 
 @functools.cache
@@ -125,19 +119,20 @@ def tell_of_dense_weights(kernels: bool) -> None:
 
 def _addressable(*tensors: Tensor) -> bool:
     """Whether these are numbers in this machine's memory, not stand-ins of a compiler or a tracer."""
-    return _plain(*tensors) and all(tensor.is_cpu for tensor in tensors)
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    for tensor in tensors:  # a generator would take a microsecond, at every product  # noqa: SIM110
+        if type(tensor) not in _PLAIN or not tensor.is_cpu:
+            return False
+    return True
 
 
 def _on_fast_gpu(*tensors: Tensor) -> bool:
     """Whether these are numbers in the memory of one GPU that Triton makes code for."""
     device = tensors[0].device
-    return fast_on_gpu(device) and _plain(*tensors) and all(tensor.device == device for tensor in tensors)
-
-
-def _plain(*tensors: Tensor) -> bool:
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or not fast_on_gpu(device):
         return False
-    return all(type(tensor) in _PLAIN for tensor in tensors)
+    return all(type(tensor) in _PLAIN and tensor.device == device for tensor in tensors)
 
 
 def _rebuild(qweight: Tensor, alpha: Tensor, offset: Tensor | None, grouping: Grouping) -> Tensor:

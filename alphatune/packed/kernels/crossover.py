@@ -12,9 +12,11 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from statistics import median
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from alphatune.native import machine
 from alphatune.packed.kernels import native
@@ -80,20 +82,20 @@ def measure(planes: int, large: bool, size: int | None) -> Limits:
     ]
     some = 2 if large else 4
     grouping = Grouping.of(side, side, size)
-    alpha = torch.rand(grouping.per_row, planes, side, generator=random)
+    layers = [(bits, torch.rand(grouping.per_row, planes, side, generator=random)) for bits in copies]
 
-    def over(product: Callable[[Tensor, Tensor], Tensor], all_copies: bool = False) -> Callable[[Tensor], None]:
+    def over(product: Callable[[Tensor, Tensor, Tensor], Tensor], all_copies: bool = False) -> Callable[[Tensor], None]:
         def run(x: Tensor) -> None:
-            for qweight in copies if all_copies else copies[:some]:
-                product(x, qweight)
+            for layer in layers if all_copies else layers[:some]:
+                product(x, *layer)
 
         return run
 
     def by(kernel: Callable[..., native.Product], rows: int, all_copies: bool = False) -> Callable[[Tensor], None]:
         product = kernel(rows, planes, False, grouping)
-        return over(lambda x, bits: product(x, bits, alpha, None), all_copies)
+        return over(lambda x, bits, alpha: product(x, bits, alpha, None), all_copies)
 
-    rebuilt = over(lambda x, bits: x @ native.rebuild(bits, alpha, None, grouping, reuse=True))
+    rebuilt = over(lambda x, bits, alpha: x @ native.rebuild(bits, alpha, None, grouping, reuse=True))
 
     def gain(rows: int, one: Callable[[Tensor], None], other: Callable[[Tensor], None]) -> float:
         return _gain(torch.randn(rows, side, generator=random), one, other)
@@ -101,19 +103,19 @@ def measure(planes: int, large: bool, size: int | None) -> Limits:
     few = FEW if native.permutes() and grouping.size >= SMALLEST_GROUP else ()
     triples = _best_limit({rows: gain(rows, by(native.by_triples, rows), by(native.by_tiles, rows)) for rows in few})
     tiles = _best_limit({rows: gain(rows, by(native.by_tiles, rows), rebuilt) for rows in (1, *MANY)})
-    weights = [native.rebuild(bits, alpha, None, grouping, reuse=False) for bits in copies]
+    weights = [native.rebuild(*layer, None, grouping, reuse=False).T.contiguous() for layer in layers]
 
     def over_dense(rows: int) -> float:
         def dense(x: Tensor) -> None:
             for weight in weights if rows <= FEW_ENOUGH else weights[:some]:
-                x @ weight
+                linear(x, weight)
 
         fastest = native.by_triples if rows <= triples else native.by_tiles
         ours = by(fastest, rows, rows <= FEW_ENOUGH) if rows <= max(triples, tiles) else rebuilt
         return gain(rows, ours, dense)
 
     # a dense weight costs memory, so one disturbed measurement must not ask for it
-    slow = [n for n in (*FEW, *MANY) if all(over_dense(n) < -math.log(ALLOWED) for _ in range(3))]
+    slow = [n for n in (*FEW, *MANY) if median(over_dense(n) for _ in range(3)) < -math.log(ALLOWED)]
     return Limits(triples, tiles, tuple(slow))
 
 
