@@ -89,6 +89,7 @@ def quantize_layers(
             shown.advance()
     for name, layer in packed.items():  # at the end: calibration inputs come from the model as it was
         replace(model, name, layer)
+    let_go(model)
     return reports
 
 
@@ -173,6 +174,14 @@ def replace(model: nn.Module, name: str, module: nn.Module) -> None:
     """Put `module` in the place of the submodule called `name`."""
     parent, _, leaf = name.rpartition(".")
     setattr(model.get_submodule(parent), leaf, module)
+
+
+def let_go(model: nn.Module) -> None:
+    """Copy what still lies in a mapped checkpoint: one tensor of it keeps the file, dense weights too, in memory."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        borrowed = tensor.is_cpu and type(tensor) in (Tensor, nn.Parameter) and not tensor.is_shared()
+        if borrowed and not tensor.untyped_storage().resizable():
+            tensor.data = tensor.data.clone()
 
 
 def _check_finite(layer: nn.Module, name: str) -> None:
