@@ -6,6 +6,7 @@ A command is imported when it is asked for, so that `--help` does not wait for t
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -57,6 +58,10 @@ alphatune COMMAND --help says more."""
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns its exit status."""
+    # Before torch is loaded: threads that spin while they wait for one another stop each other where the machine has
+    # other work. One that waits asleep costs a little on an idle one (docs/performance.md).
+    if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given:
         return status_of(lambda: _wrong("no command given (see alphatune --help)"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -39,3 +40,14 @@ def test_a_reader_that_goes_away_ends_the_command_quietly() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch brings GNU's OpenMP on Linux only")
+@pytest.mark.parametrize(("given", "used"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_threads_of_a_command_wait_asleep_unless_told_otherwise(given: dict[str, str], used: str) -> None:
+    kept = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    code = "from alphatune.__main__ import main; main(['--version']); import torch"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**kept, **given, "OMP_DISPLAY_ENV": "TRUE"}, capture_output=True, text=True
+    )  # what the library itself says when torch loads it
+    assert f"OMP_WAIT_POLICY = '{used}'" in done.stderr

@@ -13,7 +13,7 @@ from torch import nn
 
 from alphatune.config import Quant
 from alphatune.packed.linear import PackedLinear, packed_layers
-from alphatune.packed.walk import linear_layers, model_width, quantize_layers, replace, weight_of  # fmt: skip
+from alphatune.packed.walk import let_go, linear_layers, model_width, quantize_layers, replace, weight_of  # fmt: skip
 from alphatune.quant.grouping import Grouping
 
 TENSORS = "packed.safetensors"
@@ -44,6 +44,7 @@ def install(model: nn.Module, folder: Path, quant: Quant) -> None:
     tensors = load_file(folder / TENSORS)
     for name, layer in linear_layers(model).items():
         replace(model, name, _packed(name, layer, tensors, quant, model_width(model)))
+    let_go(model)
 
 
 def write_dense(model: nn.Module, folder: Path, quant: Quant) -> None:

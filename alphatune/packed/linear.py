@@ -133,7 +133,7 @@ class PackedLinear(nn.Module):
             alpha, offset, _ = self._scales(scale, which)
             return _PackedProduct.apply(x, qweight, alpha, offset, self.grouping, trained)
         path = fastest(x, qweight, own_alpha, own_offset, self.grouping)
-        if path == "dense":
+        if path == "dense" and not (self.training and torch.is_grad_enabled()):  # a training's memory is not for it
             made_of = (qweight, own_alpha, own_offset, scale, which)
             tell_of_dense_weights(fast())
             if torch.are_deterministic_algorithms_enabled():  # the very product that a rebuilt weight gives
@@ -143,7 +143,7 @@ class PackedLinear(nn.Module):
             return linear(x, weight.to(x.dtype))  # at few rows a third faster than the other way round
         if scale is not None:
             own_alpha, own_offset = self.effective(scale, which)
-        if path is not None:
+        if path is not None and path != "dense":
             return path(x, qweight, own_alpha, own_offset)
         return multiply(x, qweight, own_alpha, own_offset, self.grouping)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -64,8 +64,9 @@ def quantize_layers(
     if not targets:
         why = next((f"; {name} stays dense: {reason}" for name, reason in staying_layers(model).items()), "")
         raise UserError(f"{type(model).__name__} has no linear layers inside repeated blocks: nothing to quantise{why}")
-    for name, layer in targets.items():
-        _check_finite(layer, name)  # calibration would spread a fault to every layer behind it
+    with _one_thread():
+        for name, layer in targets.items():
+            _check_finite(layer, name)  # calibration would spread a fault to every layer behind it
     if layers is None:
         _tell_of_dense_weights(model)
     width = model_width(model)
@@ -89,6 +90,7 @@ def quantize_layers(
             shown.advance()
     for name, layer in packed.items():  # at the end: calibration inputs come from the model as it was
         replace(model, name, layer)
+    let_go(model)
     return reports
 
 
@@ -106,7 +108,8 @@ def quantize_layer(
     Raises:
         UserError: the group size does not fit, the solver cannot do what is asked, or the weights are not finite.
     """
-    _check_finite(layer, name)
+    with _one_thread():
+        _check_finite(layer, name)
     weight = weight_of(layer)
     grouping = Grouping.of(weight.shape[0], weight.shape[1], config.group_size, width)
     check_span(grouping, config)
@@ -116,7 +119,7 @@ def quantize_layer(
         raise UserError(f"solver={config.solver}: needs the second moments of the layer's inputs")
     elif isinstance(hessian, Tensor):
         hessian = Curvature.of(hessian, config.damping)
-    with _float32_by_default():
+    with _float32_by_default(), nullcontext() if hessian is not None else _one_thread():
         solved = solve_matrix(weight, config, grouping, hessian)
     report = LayerReport(
         name, grouping.rows, grouping.columns, config.bits, grouping.size,
@@ -173,6 +176,26 @@ def replace(model: nn.Module, name: str, module: nn.Module) -> None:
     """Put `module` in the place of the submodule called `name`."""
     parent, _, leaf = name.rpartition(".")
     setattr(model.get_submodule(parent), leaf, module)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch's operations on one thread: those on one layer are short, and each would wait for threads that other work
+    holds up (beside one other process two threads took 30 times as long as one)."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def let_go(model: nn.Module) -> None:
+    """Copy what still lies in a mapped checkpoint: one tensor of it keeps the file, dense weights too, in memory."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        borrowed = tensor.is_cpu and type(tensor) in (Tensor, nn.Parameter) and not tensor.is_shared()
+        if borrowed and not tensor.untyped_storage().resizable():
+            tensor.data = tensor.data.clone()
 
 
 def _check_finite(layer: nn.Module, name: str) -> None:

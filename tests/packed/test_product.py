@@ -195,6 +195,8 @@ def test_rows_that_no_path_is_fast_for_get_a_dense_weight_and_it_is_said(monkeyp
         warnings.simplefilter("always")
         for rows, kept in ((1, False), (4, False), (3, True), (2, True)):
             x = drawn.inputs(rows)
+            with torch.enable_grad():  # a layer in training that no gradient goes through
+                assert drawn.error(x, layer(x)) < 1e-6 and (layer._kept._weight is not None) == (rows == 2)
             assert drawn.error(x, layer(x)) < 1e-6
             assert (layer._kept._weight is not None) == kept
     assert len(told) == 1 and "no product of bits is as fast" in str(told[0].message)

@@ -361,3 +361,22 @@ def test_quantising_a_layer_takes_less_memory_than_twice_its_weights():
     run = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, cwd=root)
     assert run.returncode == 0, run.stderr
     assert all(0 < float(ratio) < 2 for ratio in run.stdout.split()), run.stdout
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc to see which files are mapped")
+def test_quantising_lets_go_of_the_checkpoint(tmp_path: Path) -> None:
+    def mapped() -> bool:
+        return str(tmp_path) in Path("/proc/self/maps").read_text()
+
+    torch.manual_seed(0)
+    config = GPT2Config(n_embd=WIDTH, n_layer=2, n_head=2, vocab_size=50, n_positions=8)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "dense")
+    model = GPT2LMHeadModel.from_pretrained(tmp_path / "dense")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert mapped()  # or there would be nothing to let go of
+    disk.write(tmp_path, model, Quant(q=2), progress=False)
+    assert not mapped() and model.lm_head.weight is model.transformer.wte.weight
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items() if n in before)
+    again = GPT2LMHeadModel.from_pretrained(tmp_path / "dense")
+    disk.install(again, tmp_path, Quant(q=2))
+    assert str(tmp_path / "dense") not in Path("/proc/self/maps").read_text()

@@ -134,7 +134,7 @@ def _gain(x: Tensor, one: Callable[[Tensor], None], other: Callable[[Tensor], No
     less, or where torch has more threads in wall time: they count for what they save."""
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     times: dict[Callable[[Tensor], None], list[float]] = {one: [], other: []}
-    for turn in range(6 if len(x) <= FEW_ENOUGH else 3):  # long products are disturbed less
+    for turn in range(6 if len(x) <= 128 else 3):  # long products are disturbed less
         for call in (one, other) if turn % 2 else (other, one):
             started = clock()
             call(x)
