@@ -2,7 +2,7 @@
 
 Every ratio is one of medians, measured in one process in alternating order after a warm-up; CPU time decides, wall time
 is beside it. Weights are taken in turn from more copies than the last cache holds. Tables go to the screen, figures to
-benchmarks/results/packed_cpu.json, those of --token and of more threads to files beside it.
+benchmarks/results/packed_cpu.json, those of --short, of --token and of more threads to files beside it.
 """
 
 from __future__ import annotations
@@ -175,6 +175,7 @@ def main() -> None:
 
     print("| what | setting | ratio, CPU time | ratio, wall time |\n|---|---|--:|--:|")
     name = "packed_cpu" if given.threads == 1 else f"packed_cpu-{given.threads}-threads"
+    name += "-short" if given.short else ""
     every = (3,) if given.short else (2, 3, 4)
     if given.token:
         name += "-token"
