@@ -54,8 +54,9 @@ def one(kind: str, smollm2: Path, data: Path, texts: int) -> dict[str, Any]:
     ])  # fmt: skip
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
     dataset = load(config.task, config.data, progress=False)
-    items = batches.training_items(dataset.train, tokenizer, config.task, batches.Counts())
-    items = items[:: len(items) // texts][:texts]  # of all lengths: the files go from short to long
+    some = dataset.train[:: len(dataset.train) // texts]  # of all lengths: the files go from short to long
+    items = batches.training_items(some, tokenizer, config.task, batches.Counts())
+    items = items[:: len(items) // texts][:texts]
     model = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     with tempfile.TemporaryDirectory() as scratch:
