@@ -97,8 +97,8 @@ def _fastest(rows: int, planes: int, offset: bool, grouping: Grouping, threads: 
     limits = crossover.limits_for(planes, grouping, threads)
     if limits.want_dense(rows):
         return "dense"
-    if rows <= limits.triples and grouping.size >= crossover.SMALLEST_GROUP:
-        return native.by_triples(rows, planes, offset, grouping)
+    if rows <= limits.lookup and grouping.size >= crossover.SMALLEST_GROUP:
+        return native.by_lookup(rows, planes, offset, grouping)
     return native.by_tiles(rows, planes, offset, grouping) if rows <= limits.tiles else None
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,19 @@ from alphatune.hf.scales import AlphaTuningLayer
 from alphatune.packed import product
 from alphatune.packed.linear import PackedLinear
 from alphatune.quant.grouping import Grouping
+
+
+def _kernels(many: int, few: int) -> Iterator[tuple[int, Callable[..., Any]]]:
+    """Numbers of rows and the kernels for them: tiles, and lookups in every kind of register that this CPU has."""
+    from alphatune.packed.kernels import lookup, native
+
+    yield many, native.by_tiles
+    own = native.registers()
+    for kind in {None: [], lookup.AVX2: [lookup.AVX2], lookup.AVX512: [lookup.AVX2, lookup.AVX512]}[own]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(native, "registers", lambda kind=kind: kind)
+            yield few, native.by_lookup
+
 
 native_only = pytest.mark.skipif(importlib.util.find_spec("llvmlite") is None, reason="llvmlite is not installed")
 
@@ -93,10 +108,8 @@ def test_values_times_codes_are_exact(layer: Drawn, transposed: bool) -> None:
 @settings(max_examples=40, deadline=None)
 @given(_layers(), st.integers(1, 4), st.integers(1, 23))
 def test_kernels_multiply_as_float64_does(layer: Drawn, few: int, many: int) -> None:
-    from alphatune.packed.kernels import native
-
     planes, offset = layer.parts[0].shape[1], layer.parts[2] is not None
-    for rows, kernel in [(many, native.by_tiles)] + [(few, native.by_triples)] * native.permutes():
+    for rows, kernel in _kernels(many, few):
         x = layer.inputs(rows)
         y = kernel(rows, planes, offset, layer.grouping)(x, *layer.parts)
         assert y.shape == (rows, layer.grouping.rows)
@@ -107,10 +120,8 @@ def test_kernels_multiply_as_float64_does(layer: Drawn, few: int, many: int) -> 
 @pytest.mark.parametrize("size", [None, 64, 24])
 @pytest.mark.parametrize("shape", [(1000, 300), (96, 9000)], ids=str)
 def test_long_sums_stay_within_two_millionths_of_float64(shape: tuple[int, int], size: int | None) -> None:
-    from alphatune.packed.kernels import native
-
     layer = Drawn(*shape, size, 3, True)
-    for rows, kernel in [(7, native.by_tiles)] + [(1, native.by_triples)] * native.permutes():
+    for rows, kernel in _kernels(7, 1):
         x = layer.inputs(rows)
         y = kernel(rows, 3, True, layer.grouping)(x, *layer.parts)
         exact = x.double().numpy() @ layer.dense
@@ -175,7 +186,7 @@ def test_limits_are_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.M
     crossover.limits.cache_clear()
     assert crossover.limits(3, False, 1, None) == crossover.Limits(2, 64) and len(measured) == 1
     (kept,) = (tmp_path / "kernels").glob("rows-3-small-1-grow-*.json")
-    assert json.loads(kept.read_text())["triples"] == 2
+    assert json.loads(kept.read_text())["lookup"] == 2
     kept.write_text("{")  # a damaged file is measured again
     crossover.limits.cache_clear()
     assert crossover.limits(3, False, 1, None) == crossover.Limits(2, 64) and len(measured) == 2

@@ -26,7 +26,7 @@ from alphatune.store import cache
 LARGE = 1 << 21  # weights from which on a layer counts as large
 FEW, MANY = (1, 2, 3, 4), (8, 16, 32, 64, 128, 256, 512)
 FEW_ENOUGH = 16  # rows up to which reading weights is what counts
-SMALLEST_GROUP = 24  # below it, words shared between groups cost triples more than they save
+SMALLEST_GROUP = 24  # below it, words shared between groups cost lookups more than they save
 SIZES = (8, 16, 64)  # group sizes that stand for those up to the next; then whole rows
 ALLOWED = 1.05  # times the dense product
 CACHE = 64 << 20  # bytes of dense weights that do not stay in a cache from one call to the next, as a model's do not
@@ -34,12 +34,12 @@ CACHE = 64 << 20  # bytes of dense weights that do not stay in a cache from one 
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest number of rows that triples, and above it tiles, are the fastest path for, and where none is fast.
+    """The largest number of rows that lookups, and above it tiles, are the fastest path for, and where none is fast.
 
     At the measured numbers of rows in `slow`, every path takes more than `ALLOWED` times the dense product.
     """
 
-    triples: int
+    lookup: int
     tiles: int
     slow: tuple[int, ...] = ()
 
@@ -63,8 +63,8 @@ def limits(planes: int, large: bool, threads: int, size: int | None) -> Limits:
     )
     try:
         kept = json.loads(path.read_text())
-        triples, tiles = min(int(kept["triples"]), FEW[-1]), min(int(kept["tiles"]), MANY[-1])
-        return Limits(triples, tiles, tuple(map(int, kept["slow"])))
+        lookup, tiles = min(int(kept["lookup"]), FEW[-1]), min(int(kept["tiles"]), MANY[-1])
+        return Limits(lookup, tiles, tuple(map(int, kept["slow"])))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):  # not measured yet, or not a file of ours
         found = measure(planes, large, size)
     cache.keep(path, json.dumps({**asdict(found), "cpu": machine.name()}).encode())
@@ -100,8 +100,8 @@ def measure(planes: int, large: bool, size: int | None) -> Limits:
     def gain(rows: int, one: Callable[[Tensor], None], other: Callable[[Tensor], None]) -> float:
         return _gain(torch.randn(rows, side, generator=random), one, other)
 
-    few = FEW if native.permutes() and grouping.size >= SMALLEST_GROUP else ()
-    triples = _best_limit({rows: gain(rows, by(native.by_triples, rows), by(native.by_tiles, rows)) for rows in few})
+    few = FEW if native.registers() and grouping.size >= SMALLEST_GROUP else ()
+    lookup = _best_limit({rows: gain(rows, by(native.by_lookup, rows), by(native.by_tiles, rows)) for rows in few})
     tiles = _best_limit({rows: gain(rows, by(native.by_tiles, rows), rebuilt) for rows in (1, *MANY)})
     weights = [native.rebuild(*layer, None, grouping, reuse=False).T.contiguous() for layer in layers]
 
@@ -110,13 +110,13 @@ def measure(planes: int, large: bool, size: int | None) -> Limits:
             for weight in weights if rows <= FEW_ENOUGH else weights[:some]:
                 linear(x, weight)
 
-        fastest = native.by_triples if rows <= triples else native.by_tiles
-        ours = by(fastest, rows, rows <= FEW_ENOUGH) if rows <= max(triples, tiles) else rebuilt
+        fastest = native.by_lookup if rows <= lookup else native.by_tiles
+        ours = by(fastest, rows, rows <= FEW_ENOUGH) if rows <= max(lookup, tiles) else rebuilt
         return gain(rows, ours, dense)
 
     # a dense weight costs memory, so one disturbed measurement must not ask for it
     slow = [n for n in (*FEW, *MANY) if median(over_dense(n) for _ in range(3)) < -math.log(ALLOWED)]
-    return Limits(triples, tiles, tuple(slow))
+    return Limits(lookup, tiles, tuple(slow))
 
 
 def _best_limit(gains: dict[int, float]) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from alphatune.native import machine
-from alphatune.packed.kernels import decode, eight, signs, tiles, triples
+from alphatune.packed.kernels import decode, eight, lookup, signs, tiles
 from alphatune.quant.grouping import Grouping
 
 Call = Callable[..., None]
@@ -41,9 +41,11 @@ def _rebuild(planes: int, offset: bool) -> Call:
 
 
 @functools.cache
-def permutes() -> bool:
-    """Whether this CPU has the instructions that looking up triples needs."""
-    return machine.has("avx2", "fma")
+def registers() -> lookup.Registers | None:
+    """Those of this CPU that sums can be looked up in, None where it has none."""
+    if machine.has("avx512f"):
+        return lookup.AVX512
+    return lookup.AVX2 if machine.has("avx2", "fma") else None
 
 
 def rebuild(qweight: Tensor, alpha: Tensor, offset: Tensor | None, grouping: Grouping, reuse: bool) -> Tensor:
@@ -91,11 +93,13 @@ def by_tiles(rows: int, planes: int, offset: bool, grouping: Grouping) -> Produc
     return _product(kernel, tiles.SCRATCH, (rows, grouping.columns), grouping)
 
 
-def by_triples(rows: int, planes: int, offset: bool, grouping: Grouping) -> Product:
-    """The product of so many rows, by tables of the sums of three inputs; needs `permutes()`."""
-    name = f"triples-{rows}-{planes}-{int(offset)}"
-    kernel = machine.compiled(name, lambda: triples.module(rows, planes, offset), 9)
-    return _product(kernel, triples.scratch(rows, planes, grouping.rows), (grouping.columns,), grouping)
+def by_lookup(rows: int, planes: int, offset: bool, grouping: Grouping) -> Product:
+    """The product of so many rows, by tables of the signed sums of a few inputs; needs `registers()`."""
+    wide = registers()
+    assert wide is not None
+    name = f"lookup-{wide.inputs}-{rows}-{planes}-{int(offset)}"
+    kernel = machine.compiled(name, lambda: lookup.module(wide, rows, planes, offset), 9)
+    return _product(kernel, lookup.scratch(wide, rows, planes, grouping.rows), (grouping.columns,), grouping)
 
 
 def _product(kernel: Call, scratch: int, sizes: tuple[int, ...], grouping: Grouping) -> Product:
