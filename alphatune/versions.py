@@ -9,4 +9,7 @@ the same number only if the golden results of the stages are unchanged.
 # what such a solver made. Records of earlier numbers keep their names and stand in tables until there are newer ones.
 SOLVERS = {"alternating": 2, "weighted": 2, "hessian": 2, "gptq": 2}  # 2: sorted rows, sums in a stated order, factors
 
+# The same of the scales that a run trains (method.trainable).
+SCALES = {"first": 2}  # 2: on CPUs that can, the gradient of alpha_1 is looked up from the bits
+
 VERSIONS = {"data": 1, "backbone": 2, "quantize": 1, "adapt": 1, "evaluate": 1, "decode": 1, "score": 1}

@@ -16,7 +16,15 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 from alphatune.packed.dense import DenseWeight, plain_weight_t
-from alphatune.packed.product import fast, fastest, multiply, rebuild, tell_of_dense_weights, times_plane
+from alphatune.packed.product import (
+    fast,
+    fastest,
+    multiply,
+    rebuild,
+    scale_gradient,
+    tell_of_dense_weights,
+    times_plane,
+)
 from alphatune.quant.grouping import Grouping
 from alphatune.quant.packing import WORD
 
@@ -223,7 +231,13 @@ class _PackedProduct(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             alone = torch.is_grad_enabled()  # a graph of this product would hold the weight
             dx = grad @ rebuild(qweight, alpha, offset, grouping, reuse=not alone).to(grad.dtype).T
-        if ctx.needs_input_grad[2] or ctx.needs_input_grad[3]:
+        first = None
+        if ctx.needs_input_grad[2] and ctx.trained == 1 and not ctx.needs_input_grad[3]:
+            first = scale_gradient(x, grad, qweight, 0, grouping)
+        if first is not None:
+            dalpha = torch.zeros_like(alpha)
+            dalpha[:, 0] = first
+        elif ctx.needs_input_grad[2] or ctx.needs_input_grad[3]:
             dweight_t = (x.reshape(-1, grouping.columns).T @ grad.reshape(-1, grouping.rows)).float()  # [in, out]
             dalpha, doffset = _scale_gradients(
                 dweight_t, qweight, alpha, ctx.needs_input_grad[2:4], grouping, ctx.trained

@@ -22,6 +22,8 @@ from alphatune.quant.grouping import Grouping
 from alphatune.quant.packing import WORD, blocks, sign_bits, times_codes
 
 _PLAIN = (Tensor, nn.Parameter)
+SMALLEST_GROUP = 24  # below it, words shared between groups cost lookups more than they save
+THREADS = 2  # of torch's, from more of which on a product of the weight's size is faster than one thread's lookups
 Path = Callable[..., Tensor] | Literal["dense"] | None
 
 
@@ -56,6 +58,23 @@ def times_plane(values: Tensor, qweight: Tensor, plane: int) -> Tensor:
 
         return native.times_codes(values, qweight, plane)
     return times_codes(values, sign_bits(qweight[:, plane], len(values)))
+
+
+def scale_gradient(x: Tensor, dy: Tensor, qweight: Tensor, plane: int, grouping: Grouping) -> Tensor | None:
+    """[G, R]: the gradient of one plane's scales from x [..., in] and dy [..., out], without that of the weight.
+
+    None where that would not be faster: which of the two it is depends on the CPU, the packages, the number of threads
+    and the layer alone, on no measurement, so the same run gives the same bits.
+    """
+    if not (_addressable(x, dy, qweight) and fast() and x.dtype == dy.dtype == torch.float32 and x.numel()):
+        return None
+    if grouping.span > 1 or grouping.size < SMALLEST_GROUP or torch.get_num_threads() > THREADS:
+        return None
+    from alphatune.packed.kernels import native
+
+    if native.registers() is None:
+        return None
+    return native.scale_gradient(x, dy, qweight, plane, grouping)
 
 
 def multiply(x: Tensor, qweight: Tensor, alpha: Tensor, offset: Tensor | None, grouping: Grouping) -> Tensor:
@@ -97,7 +116,7 @@ def _fastest(rows: int, planes: int, offset: bool, grouping: Grouping, threads: 
     limits = crossover.limits_for(planes, grouping, threads)
     if limits.want_dense(rows):
         return "dense"
-    if rows <= limits.lookup and grouping.size >= crossover.SMALLEST_GROUP:
+    if rows <= limits.lookup and grouping.size >= SMALLEST_GROUP:
         return native.by_lookup(rows, planes, offset, grouping)
     return native.by_tiles(rows, planes, offset, grouping) if rows <= limits.tiles else None
 

@@ -77,7 +77,7 @@ def execute(config: Config, warnings: list[str] | None = None, origins: dict[str
         "seed": config.seed,
         "config": record.public_config(config),
         **({"sources": origins} if origins else {}),
-        **({"solver_version": number} if (number := identity.solver_number(config)) > 1 else {}),
+        **{name: number for name, number in identity.numbers_of(config)._asdict().items() if number > 1},
         **result,
         "environment": record.environment() | _processes(config),
         "git": record.git(),

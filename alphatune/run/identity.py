@@ -7,13 +7,14 @@ A setting that a method does not use is not in any spec, so it cannot make a sec
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from alphatune.config import Config, Fields
 from alphatune.settings import CALIBRATED, NF4
 from alphatune.store import digest, path_part
-from alphatune.versions import SOLVERS, VERSIONS
+from alphatune.versions import SCALES, SOLVERS, VERSIONS
 
 # Fields added after records existed, with the value that means "as before": such a value is left out of the hash.
 ADDED_LATER: dict[str, Any] = {"offset": False, "start": "greedy", "fields": dataclasses.asdict(Fields())}
@@ -35,12 +36,19 @@ class Plan:
     run_id: str
 
 
-def plan(config: Config, backbone: Spec, files: dict[str, str], solver: int | None = None) -> Plan:
+class Numbers(NamedTuple):
+    """Of the code of what only some runs use; 1 where a run uses none that has a later one. In records if above 1."""
+
+    solver_version: int = 1
+    scales_version: int = 1
+
+
+def plan(config: Config, backbone: Spec, files: dict[str, str], numbers: Numbers | None = None) -> Plan:
     """The plan of a run, given what decides its backbone's weights and the hashes of its data files.
 
-    `solver` is the number of its solver's code, if not today's: what a run was called when that was in use.
+    `numbers` are those of its code, if not today's: what a run was called when that was in use.
     """
-    solver = solver_number(config) if solver is None else solver
+    solver, scales = numbers_of(config) if numbers is None else numbers
     method = config.method
     data = {"task": _task_spec(config), "files": files, "version": VERSIONS["data"]}
     training_data = {**data, "train_limit": config.data.train_limit, "eval_limit": validation_limit(config)}
@@ -60,6 +68,8 @@ def plan(config: Config, backbone: Spec, files: dict[str, str], solver: int | No
             "seed": config.seed,
             "version": VERSIONS["adapt"],
         }
+        if scales > 1:
+            adapted["scales_version"] = scales
     requantized: Spec | None = None
     if method.quantize == "frozen":
         requantized = _quant_spec(config, base, data, solver)
@@ -125,9 +135,16 @@ def calibrated(config: Config) -> bool:
     return config.quant.format == "bcq" and config.quant.solver in CALIBRATED
 
 
-def solver_number(config: Config) -> int:
-    """The number of the code of the solver that a run uses; 1 where it uses none."""
-    return SOLVERS.get(config.quant.solver, 1) if config.method.codes and config.quant.format == "bcq" else 1
+def numbers_of(config: Config) -> Numbers:
+    """Today's numbers of the code that a run uses."""
+    method = config.method
+    solver = SOLVERS.get(config.quant.solver, 1) if method.codes and config.quant.format == "bcq" else 1
+    return Numbers(solver, SCALES.get(method.trainable, 1) if method.train == "scales" else 1)
+
+
+def earlier(config: Config) -> list[Numbers]:
+    """Today's numbers of the code that a run uses, and after them all earlier ones."""
+    return [Numbers(*each) for each in itertools.product(*(range(number, 0, -1) for number in numbers_of(config)))]
 
 
 def calibration_examples(config: Config) -> int:

@@ -139,7 +139,7 @@ class Planner:
         return cells
 
     def _cell(self, row: Row, part: Part, more: list[str], seed: int, earlier: bool = False) -> Cell:
-        """`earlier`: a record of an earlier version of the run's solver will do, as it does to choose a rate by."""
+        """`earlier`: a record of earlier code of the run's solver or scales will do, as it does to choose a rate by."""
         overrides = [*self.table.base, *row.set, *more, *self.extra]
         config = dataclasses.replace(compose.config_of(overrides), seed=seed)
         overrides.append(f"seed={seed}")

@@ -41,12 +41,12 @@ class Recorded:
     def find(self, config: Config, backbone: dict[str, Any] | None, files: dict[str, str] | None) -> Path | None:
         """The newest record of this run; where `backbone` or `files` are not known, with those that records give.
 
-        One that an earlier version of the run's solver made is taken where there is no other.
+        One that earlier code of the run's solver or scales made is taken where there is no other.
         """
         entries = self._named(identity.short_name(config))
-        for solver in range(identity.solver_number(config), 0, -1):
+        for numbers in identity.earlier(config):
             wanted = {
-                identity.plan(config, backbone or json.loads(b), files or json.loads(f), solver).run_id
+                identity.plan(config, backbone or json.loads(b), files or json.loads(f), numbers).run_id
                 for b, f in dict.fromkeys((e.backbone, e.files) for e in entries)
             }
             matches = [(e.finished, e.path) for e in entries if e.run_id in wanted]

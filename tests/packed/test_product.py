@@ -64,6 +64,11 @@ class Drawn:
     def inputs(self, *shape: int) -> torch.Tensor:
         return torch.from_numpy(self.random.standard_normal((*shape, self.grouping.columns)).astype(np.float32))
 
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """[in, out] -> [groups, out], where no group spans rows."""
+        edges = np.arange(0, len(values), self.grouping.size)
+        return np.add.reduceat(values, edges, axis=0)
+
     def error(self, x: torch.Tensor, y: torch.Tensor) -> float:
         """The largest error, relative to the sum of all that is added up for an output, taken as positive."""
         exact, size = x.double().numpy() @ self.dense, np.abs(x.double().numpy()) @ self.size
@@ -126,6 +131,54 @@ def test_long_sums_stay_within_two_millionths_of_float64(shape: tuple[int, int],
         y = kernel(rows, 3, True, layer.grouping)(x, *layer.parts)
         exact = x.double().numpy() @ layer.dense
         assert np.abs(y.numpy() - exact).max() < 2e-6 * np.abs(exact).max()
+
+
+@native_only
+@settings(max_examples=40, deadline=None)
+@given(_layers(), st.integers(1, 30), st.sampled_from(["own", "avx2"]))
+def test_the_gradient_of_a_planes_scales_is_that_of_float64(layer: Drawn, rows: int, width: str) -> None:
+    from alphatune.packed.kernels import lookup, native
+
+    grouping, words = layer.grouping, layer.parts[0].numpy().view(np.uint32)
+    if native.registers() is None or grouping.span > 1:
+        return
+    (n_in, out), plane = layer.dense.shape, words.shape[1] - 1
+    x, dy = layer.inputs(rows), torch.from_numpy(layer.random.standard_normal((rows, out)).astype(np.float32))
+    k, o = np.arange(n_in)[:, None], np.arange(out)[None, :]
+    codes = (words[k // 32, plane, o] >> (k % 32).astype(np.uint32) & 1) * 2.0 - 1
+    exact = layer.sums(x.double().numpy().T @ dy.double().numpy() * codes)
+    size = layer.sums(np.abs(x.double().numpy().T) @ np.abs(dy.double().numpy()))
+    with pytest.MonkeyPatch.context() as patch:
+        if width == "avx2":
+            patch.setattr(native, "registers", lambda: lookup.AVX2)
+        found = native.scale_gradient(x, dy, layer.parts[0], plane, grouping)
+    assert (np.abs(found.double().numpy() - exact) / np.maximum(size, 1e-30)).max() < 1e-6
+
+
+@native_only
+def test_a_gradient_is_looked_up_where_nothing_but_the_layer_and_the_cpu_decides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from alphatune.packed.kernels import native
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for size, looked_up in ((None, True), (64, True), (8, False), (128 * 2, False)):  # the last spans rows
+            layer = Drawn(40, 128, size, 3, False)
+            given = layer.inputs(5), torch.randn(5, 40), layer.parts[0], 0, layer.grouping
+            found = product.scale_gradient(*given)
+            assert (found is not None) == (looked_up and native.registers() is not None)
+            if found is not None:
+                torch.use_deterministic_algorithms(True)
+                assert torch.equal(product.scale_gradient(*given), found)  # type: ignore[arg-type]
+                torch.use_deterministic_algorithms(False)
+                assert product.scale_gradient(given[0].bfloat16(), *given[1:]) is None
+        monkeypatch.setattr(native, "registers", lambda: None)
+        assert product.scale_gradient(*given) is None
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.set_num_threads(threads)
 
 
 @native_only

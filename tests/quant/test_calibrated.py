@@ -476,6 +476,6 @@ NAMES = {
 def test_runs_without_the_new_settings_keep_their_names(overrides: str) -> None:
     files = {"train.json": "0" * 64}
     config, backbone = config_of(overrides.split()), {"hub": "fake", "revision": None}
-    assert identity.plan(config, backbone, files, solver=1).run_id == NAMES[overrides]
-    same = identity.solver_number(config) == 1  # others have another number since
+    assert identity.plan(config, backbone, files, identity.Numbers()).run_id == NAMES[overrides]
+    same = identity.numbers_of(config) == (1, 1)  # others have another number since
     assert (identity.plan(config, backbone, files).run_id == NAMES[overrides]) == same

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from alphatune.run import identity, record
 from alphatune.tables import experiment
 from alphatune.tables.cells import Planner
 from alphatune.tables.recorded import Recorded
-from alphatune.versions import SOLVERS
+from alphatune.versions import SCALES, SOLVERS
 
 WEIGHTS = [{"weights_sha256": {"a": "0"}}, {"weights_sha256": {"a": "1"}}]
 FILES = [{"train": "x"}, {"train": "y"}]
@@ -25,9 +26,9 @@ def _config(i: int) -> Config:
 
 
 def _write(  # type: ignore[type-arg]
-    root: Path, config: Config, weights: dict, files: dict, finished: str, solver: int | None = None
+    root: Path, config: Config, weights: dict, files: dict, finished: str, numbers: Any = None
 ) -> Path:
-    run_id = identity.plan(config, weights, files, solver).run_id
+    run_id = identity.plan(config, weights, files, numbers).run_id
     path = record.path_of(str(root), run_id)
     made = {"schema": record.SCHEMA, "run_id": run_id, "finished": finished, "model": {"identity": weights},
             "data": {"files": files}}  # fmt: skip
@@ -58,13 +59,26 @@ def test_the_newest_of_several_is_taken(tmp_path: Path) -> None:
 
 def test_a_record_of_an_earlier_solver_is_shown_until_there_is_a_newer_one(tmp_path: Path) -> None:
     config = config_of(["task=toy", "model=tiny", "method=ptq", "quant.solver=gptq"])
-    assert identity.solver_number(config) == SOLVERS["gptq"] > 1
-    old = _write(tmp_path, config, WEIGHTS[0], FILES[0], "2026-01-09", solver=1)
+    assert identity.numbers_of(config) == (SOLVERS["gptq"], 1) > (1, 1)
+    old = _write(tmp_path, config, WEIGHTS[0], FILES[0], "2026-01-09", identity.Numbers())
     assert Recorded(str(tmp_path)).find(config, None, None) == old
     new = _write(tmp_path, config, WEIGHTS[0], FILES[0], "2026-01-01")
     assert new != old and Recorded(str(tmp_path)).find(config, None, None) == new
     greedy = config_of(["task=toy", "model=tiny", "method=ptq", "quant.solver=greedy"])
-    assert identity.solver_number(greedy) == 1
+    assert identity.numbers_of(greedy) == (1, 1)
+
+
+def test_so_is_one_of_scales_that_earlier_code_trained(tmp_path: Path) -> None:
+    config = config_of(["task=toy", "model=tiny", "method=alphatuning", "quant.q=3", "quant.solver=gptq"])
+    today = identity.numbers_of(config)
+    assert today == (SOLVERS["gptq"], SCALES["first"]) > (1, 1)
+    written = []
+    for numbers in (identity.Numbers(), identity.Numbers(solver_version=today.solver_version), today):
+        written.append(_write(tmp_path, config, WEIGHTS[0], FILES[0], "2026-01-01", numbers))
+        assert Recorded(str(tmp_path)).find(config, None, None) == written[-1]
+    assert len(set(written)) == 3
+    every = config_of(["task=toy", "model=tiny", "method=alphatuning", "method.trainable=all", "quant.q=3"])
+    assert identity.numbers_of(every) == identity.numbers_of(_config(1)) == (1, 1)
 
 
 def test_a_search_of_an_earlier_solver_still_chooses_the_rate(tmp_path: Path) -> None:
@@ -80,7 +94,7 @@ def test_a_search_of_an_earlier_solver_still_chooses_the_rate(tmp_path: Path) ->
         assert cell.plan is not None
         backbone, files = planner._backbone(cell.config)[0], planner._files(cell.config)[0]
         assert backbone is not None and files is not None
-        run_id = identity.plan(cell.config, backbone, files, 1).run_id
+        run_id = identity.plan(cell.config, backbone, files, identity.Numbers()).run_id
         assert run_id != cell.plan.run_id
         model, data = {**whole["model"], "identity": backbone}, {**whole["data"], "files": files}
         made = {**whole, "run_id": run_id, "model": model, "data": data, "validation_loss": loss}

@@ -20,13 +20,13 @@ from torch.nn.functional import linear
 
 from alphatune.native import machine
 from alphatune.packed.kernels import native
+from alphatune.packed.product import SMALLEST_GROUP
 from alphatune.quant.grouping import Grouping
 from alphatune.store import cache
 
 LARGE = 1 << 21  # weights from which on a layer counts as large
 FEW, MANY = (1, 2, 3, 4), (8, 16, 32, 64, 128, 256, 512)
 FEW_ENOUGH = 16  # rows up to which reading weights is what counts
-SMALLEST_GROUP = 24  # below it, words shared between groups cost lookups more than they save
 SIZES = (8, 16, 64)  # group sizes that stand for those up to the next; then whole rows
 ALLOWED = 1.05  # times the dense product
 CACHE = 64 << 20  # bytes of dense weights that do not stay in a cache from one call to the next, as a model's do not

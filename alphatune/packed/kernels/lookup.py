@@ -70,7 +70,7 @@ def _body(e: Emitter, given: list[ir.Value], registers: Registers, rows: int, pl
         with e.loop(b.sdiv(low, const(32)), end, AT_ONCE) as start:
             stop = e.least(b.add(start, const(AT_ONCE)), end)
             xs = [e.at(x, b.mul(inputs, const(row))) for row in range(rows)]
-            _tables(e, registers, xs, tables, low, high, start, stop)
+            tables_of(e, registers, xs, tables, low, high, start, stop)
             with e.loop(start, stop) as word:
                 table = e.at(tables, b.mul(b.sub(word, start), const(rows * registers.table)))
                 bits = e.at(qweight, b.mul(word, run))
@@ -106,7 +106,7 @@ def _shift(e: Emitter, shifts: ir.Value, total: ir.Value, y: ir.Value, o: ir.Val
     e.store(value, e.at(y, o))
 
 
-def _tables(
+def tables_of(
     e: Emitter, registers: Registers, xs: list[ir.Value], tables: ir.Value,
     low: ir.Value, high: ir.Value, start: ir.Value, stop: ir.Value,
 ) -> None:  # fmt: skip
@@ -142,12 +142,12 @@ def _add_up(
         code = b.lshr(word, e.word(part.start))
         for row in range(rows):
             choices = e.at(table, const(row * registers.table + registers.lanes * number))
-            totals[row] = b.fadd(totals[row], _look_up(e, registers, choices, code))
+            totals[row] = b.fadd(totals[row], look_up(e, registers, choices, code))
     for place, total in zip(places, totals, strict=True):
         e.store(total, place)
 
 
-def _look_up(e: Emitter, registers: Registers, table: ir.Value, code: ir.Value) -> ir.Value:
+def look_up(e: Emitter, registers: Registers, table: ir.Value, code: ir.Value) -> ir.Value:
     """The sums that the lowest bits of `code` choose."""
     b = e.builder
     if e.lanes == 1:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from alphatune.native import machine
-from alphatune.packed.kernels import decode, eight, lookup, signs, tiles
+from alphatune.packed.kernels import decode, eight, gradient, lookup, signs, tiles
 from alphatune.quant.grouping import Grouping
 
 Call = Callable[..., None]
@@ -75,6 +75,23 @@ def times_codes(values: Tensor, qweight: Tensor, plane: int) -> Tensor:
     machine.compiled("signs", signs.module, 6)(
         qweight[:, plane].data_ptr(), values.data_ptr(), result.data_ptr(), inputs, outputs, qweight.shape[1] * outputs
     )
+    return result
+
+
+def scale_gradient(x: Tensor, dy: Tensor, qweight: Tensor, plane: int, grouping: Grouping) -> Tensor:
+    """[groups, out]: of y = x W^T, the gradient of one plane's scales, from dy; needs `registers()`, no group that
+    spans rows."""
+    wide = registers()
+    assert wide is not None and grouping.span == 1
+    kernel = machine.compiled(f"gradient-{wide.inputs}", lambda: gradient.module(wide), 10)
+    x, dy, qweight = x.contiguous(), dy.contiguous(), qweight.contiguous()
+    inputs, outputs = grouping.columns, grouping.rows
+    result = torch.empty((grouping.per_row, outputs), dtype=torch.float32, device="cpu")
+    kernel(
+        qweight[:, plane].data_ptr(), x.data_ptr(), dy.data_ptr(), result.data_ptr(),
+        _ROOMS.room("working", gradient.scratch(wide)).data_ptr(),
+        x.numel() // inputs, inputs, outputs, min(grouping.size, inputs), qweight.shape[1] * outputs,
+    )  # fmt: skip
     return result
 
 
