@@ -25,10 +25,9 @@ from alphatune.quant.grouping import Grouping
 from alphatune.store import cache
 
 LARGE = 1 << 21  # weights from which on a layer counts as large
-FEW, MANY = (1, 2, 3, 4), (8, 16, 32, 64, 128, 256, 512)
+FEW, MANY = (1, 2, 3, 4, 6, 8), (16, 32, 64, 128, 256, 512)
 FEW_ENOUGH = 16  # rows up to which reading weights is what counts
 SIZES = (8, 16, 64)  # group sizes that stand for those up to the next; then whole rows
-ALLOWED = 1.05  # times the dense product
 CACHE = 64 << 20  # bytes of dense weights that do not stay in a cache from one call to the next, as a model's do not
 
 
@@ -36,7 +35,7 @@ CACHE = 64 << 20  # bytes of dense weights that do not stay in a cache from one 
 class Limits:
     """The largest number of rows that lookups, and above it tiles, are the fastest path for, and where none is fast.
 
-    At the measured numbers of rows in `slow`, every path takes more than `ALLOWED` times the dense product.
+    At the measured numbers of rows in `slow`, every path takes longer than the dense product.
     """
 
     lookup: int
@@ -102,7 +101,7 @@ def measure(planes: int, large: bool, size: int | None) -> Limits:
 
     few = FEW if native.registers() and grouping.size >= SMALLEST_GROUP else ()
     lookup = _best_limit({rows: gain(rows, by(native.by_lookup, rows), by(native.by_tiles, rows)) for rows in few})
-    tiles = _best_limit({rows: gain(rows, by(native.by_tiles, rows), rebuilt) for rows in (1, *MANY)})
+    tiles = _best_limit({rows: gain(rows, by(native.by_tiles, rows), rebuilt) for rows in (1, FEW[-1], *MANY)})
     weights = [native.rebuild(*layer, None, grouping, reuse=False).T.contiguous() for layer in layers]
 
     def over_dense(rows: int) -> float:
@@ -115,7 +114,7 @@ def measure(planes: int, large: bool, size: int | None) -> Limits:
         return gain(rows, ours, dense)
 
     # a dense weight costs memory, so one disturbed measurement must not ask for it
-    slow = [n for n in (*FEW, *MANY) if median(over_dense(n) for _ in range(3)) < -math.log(ALLOWED)]
+    slow = [n for n in (*FEW, *MANY) if median(over_dense(n) for _ in range(3)) < 0]
     return Limits(lookup, tiles, tuple(slow))
 
 
