@@ -47,7 +47,7 @@ STEPS = (
     Step("packed_cpu.py", ("--short", "--token", MODEL), (MODEL,)),
     Step("peers.py", (MODEL, "--gguf", GGUF), (MODEL, GGUF)),
     Step("training_step.py", (MODEL,), (MODEL,)),
-    Step("adaptation.py", (MODEL, DATA, "--texts", "16", "--rounds", "2"), (MODEL, DATA), 500),
+    Step("adaptation.py", (MODEL, DATA, "--texts", "64", "--rounds", "1"), (MODEL, DATA), 500),
     Step("quantising.py", (MODEL, "--blocks", "1", "--json", "benchmarks/results/quantising-short.json"), (MODEL,)),
     Step("decoding.py", ("--model", MODEL, "--data", DATA), (MODEL, DATA), 400),
     Step("decoding.py", ()),

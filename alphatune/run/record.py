@@ -30,6 +30,7 @@ log = logging.getLogger("alphatune")
 _PACKAGES = (
     "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "hydra-core", "omegaconf",
     "sacrebleu", "rouge-score", "nltk", "pyter3", "pycocoevalcap", "scikit-learn", "scipy", "numpy", "wandb",
+    "llvmlite",
 )  # fmt: skip
 _DECIDING = ("alphatune", "conf", "pyproject.toml", "requirements.lock")  # what the dirty flag looks at
 
@@ -129,6 +130,7 @@ def environment() -> dict[str, Any]:
         "packages": {name: _version(name) for name in _PACKAGES},
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": cpu(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "cuda": torch.version.cuda,
