@@ -22,7 +22,6 @@ from alphatune.quant.grouping import Grouping
 from alphatune.quant.packing import WORD, blocks, sign_bits, times_codes
 
 _PLAIN = (Tensor, nn.Parameter)
-SMALLEST_GROUP = 24  # below it, words shared between groups cost lookups more than they save
 THREADS = 2  # of torch's, from more of which on a product of the weight's size is faster than one thread's lookups
 Path = Callable[..., Tensor] | Literal["dense"] | None
 
@@ -68,11 +67,11 @@ def scale_gradient(x: Tensor, dy: Tensor, qweight: Tensor, plane: int, grouping:
     """
     if not (_addressable(x, dy, qweight) and fast() and x.dtype == dy.dtype == torch.float32 and x.numel()):
         return None
-    if grouping.span > 1 or grouping.size < SMALLEST_GROUP or torch.get_num_threads() > THREADS:
+    if grouping.span > 1 or torch.get_num_threads() > THREADS:
         return None
     from alphatune.packed.kernels import native
 
-    if native.registers() is None:
+    if native.registers() is None or grouping.size < native.SMALLEST_GROUP:
         return None
     return native.scale_gradient(x, dy, qweight, plane, grouping)
 
@@ -116,7 +115,7 @@ def _fastest(rows: int, planes: int, offset: bool, grouping: Grouping, threads: 
     limits = crossover.limits_for(planes, grouping, threads)
     if limits.want_dense(rows):
         return "dense"
-    if rows <= limits.lookup and grouping.size >= SMALLEST_GROUP:
+    if rows <= limits.lookup and grouping.size >= native.SMALLEST_GROUP:
         return native.by_lookup(rows, planes, offset, grouping)
     return native.by_tiles(rows, planes, offset, grouping) if rows <= limits.tiles else None
 

@@ -247,6 +247,24 @@ def test_limits_are_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.M
 
 
 @native_only
+@pytest.mark.parametrize(("threads", "a_second", "kept"), [(2, 10, True), (2, 1000, False), (1, 1000, True)])
+def test_limits_of_threads_that_were_disturbed_are_not_kept(
+    threads: int, a_second: int, kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alphatune.packed.kernels import crossover
+
+    monkeypatch.setenv("ALPHATUNE_CACHE", str(tmp_path))
+    crossover.limits.cache_clear()
+    monkeypatch.setattr(crossover, "measure", lambda *_: crossover.Limits(2, 64))
+    now, taken = iter([0.0, 3.0]), iter([7, 7 + 3 * a_second])
+    monkeypatch.setattr(crossover.time, "perf_counter", lambda: next(now))
+    monkeypatch.setattr(crossover, "_taken_away", lambda: next(taken))
+    assert crossover.limits(3, False, threads, None) == crossover.Limits(2, 64)
+    assert len(list((tmp_path / "kernels").glob("rows-*.json"))) == kept
+    crossover.limits.cache_clear()
+
+
+@native_only
 def test_rows_that_no_path_is_fast_for_get_a_dense_weight_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     from alphatune.packed.kernels import crossover
 

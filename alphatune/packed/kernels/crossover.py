@@ -1,12 +1,15 @@
 """Up to how many rows which path is the fastest on this machine: measured once, kept in the cache folder.
 
 Measured are, in turns, the three paths to the same product on random bits of two sizes, and the product with a dense
-weight; the quickest of five times, or of two for many rows, counts, so other work on the machine disturbs little.
+weight; the quickest of five times, or of two for many rows, counts, so other work on the machine disturbs little. It
+does disturb threads that wait for one another: what was measured with several while the system kept taking processors
+away from them serves this process alone.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import math
 import time
@@ -20,7 +23,6 @@ from torch.nn.functional import linear
 
 from alphatune.native import machine
 from alphatune.packed.kernels import native
-from alphatune.packed.product import SMALLEST_GROUP
 from alphatune.quant.grouping import Grouping
 from alphatune.store import cache
 
@@ -28,6 +30,7 @@ LARGE = 1 << 21  # weights from which on a layer counts as large
 FEW, MANY = (1, 2, 3, 4, 6, 8), (16, 32, 64, 128, 256, 512)
 FEW_ENOUGH = 16  # rows up to which reading weights is what counts
 SIZES = (8, 16, 64)  # group sizes that stand for those up to the next; then whole rows
+DISTURBED = 100  # times a second that a processor is taken away; quiet machines stay below 40, busy ones above 150
 CACHE = 64 << 20  # bytes of dense weights that do not stay in a cache from one call to the next, as a model's do not
 
 
@@ -65,9 +68,21 @@ def limits(planes: int, large: bool, threads: int, size: int | None) -> Limits:
         lookup, tiles = min(int(kept["lookup"]), FEW[-1]), min(int(kept["tiles"]), MANY[-1])
         return Limits(lookup, tiles, tuple(map(int, kept["slow"])))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):  # not measured yet, or not a file of ours
+        started, taken = time.perf_counter(), _taken_away()
         found = measure(planes, large, size)
-    cache.keep(path, json.dumps({**asdict(found), "cpu": machine.name()}).encode())
+        taken = _taken_away() - taken
+    if threads == 1 or taken <= DISTURBED * (time.perf_counter() - started):
+        cache.keep(path, json.dumps({**asdict(found), "cpu": machine.name()}).encode())
     return found
+
+
+def _taken_away() -> int:
+    """How often the system has given this process's processors to others; 0 where it does not tell."""
+    if importlib.util.find_spec("resource") is None:  # Windows
+        return 0
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 @torch.no_grad()
@@ -99,7 +114,7 @@ def measure(planes: int, large: bool, size: int | None) -> Limits:
     def gain(rows: int, one: Callable[[Tensor], None], other: Callable[[Tensor], None]) -> float:
         return _gain(torch.randn(rows, side, generator=random), one, other)
 
-    few = FEW if native.registers() and grouping.size >= SMALLEST_GROUP else ()
+    few = FEW if native.registers() and grouping.size >= native.SMALLEST_GROUP else ()
     lookup = _best_limit({rows: gain(rows, by(native.by_lookup, rows), by(native.by_tiles, rows)) for rows in few})
     tiles = _best_limit({rows: gain(rows, by(native.by_tiles, rows), rebuilt) for rows in (1, FEW[-1], *MANY)})
     weights = [native.rebuild(*layer, None, grouping, reuse=False).T.contiguous() for layer in layers]

@@ -13,6 +13,7 @@ from alphatune.native import machine
 from alphatune.packed.kernels import decode, eight, gradient, lookup, signs, tiles
 from alphatune.quant.grouping import Grouping
 
+SMALLEST_GROUP = 24  # below it, words shared between groups cost lookups more than they save
 Call = Callable[..., None]
 Product = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 """x [..., in], qweight, alpha, offset -> [..., out]."""
