@@ -48,7 +48,11 @@ STEPS = (
     Step("peers.py", (MODEL, "--gguf", GGUF), (MODEL, GGUF)),
     Step("training_step.py", (MODEL,), (MODEL,)),
     Step("adaptation.py", (MODEL, DATA, "--texts", "64", "--rounds", "1"), (MODEL, DATA), 500),
-    Step("quantising.py", (MODEL, "--blocks", "1", "--json", "benchmarks/results/quantising-short.json"), (MODEL,)),
+    Step(
+        "quantising.py",
+        (MODEL, "--blocks", "1", "--gptq", "64", "--json", "benchmarks/results/quantising.json"),
+        (MODEL,),
+    ),
     Step("decoding.py", ("--model", MODEL, "--data", DATA), (MODEL, DATA), 400),
     Step("decoding.py", ()),
     Step("scoring.py", ("--data", DATA), (DATA,)),

@@ -1,4 +1,4 @@
-"""How time and memory grow: `python benchmarks/growth.py [--largest]`; random weights, one thread, no model needed.
+"""How time and memory grow: `python benchmarks/growth.py`; random weights, one thread, no model needed.
 
 Against the size of a model: a block of the shape of each size is built, quantised (greedy, q = 3), decoded with (one
 row) and thrown away; figures of whole models are a block's times the number of blocks. Against q, the group size, the
@@ -57,10 +57,10 @@ def block_shapes(width: int) -> list[tuple[int, int]]:
     return [(3 * width, width), (width, width), (4 * width, width), (width, 4 * width)]
 
 
-def sizes(largest: bool) -> dict[str, Any]:
+def sizes() -> dict[str, Any]:
     """Models of growing size: one block, times the number of blocks."""
     found: dict[str, Any] = {"x": [], "quantise, s": [], "a token, ms": [], "packed, MB": [], "dense, MB": []}
-    for width, blocks in list(MODELS.values())[: None if largest else -1]:
+    for width, blocks in MODELS.values():
         shapes = block_shapes(width)
         weights = [torch.randn(*shape) for shape in shapes]
         found["x"].append(12 * width * width * blocks)
@@ -139,11 +139,11 @@ def inputs() -> dict[str, Any]:
 
 
 PICTURED = {
-    "model": ("weights in the blocks", lambda given: sizes(given.largest)),
-    "q": ("planes", lambda given: planes()),
-    "g": ("weights per group", lambda given: groups()),
-    "beam": ("beams", lambda given: beams()),
-    "test": ("texts", lambda given: inputs()),
+    "model": ("weights in the blocks", sizes),
+    "q": ("planes", planes),
+    "g": ("weights per group", groups),
+    "beam": ("beams", beams),
+    "test": ("texts", inputs),
 }
 
 
@@ -171,13 +171,12 @@ def draw(name: str, axis: str, found: dict[str, Any]) -> None:
 def main() -> None:
     """Measure, print, record and draw."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--largest", action="store_true", help="the 1.2 B shape, too")
-    given = parser.parse_args()
+    parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     results = {}
     for name, (axis, measure) in PICTURED.items():
-        found = measure(given)
+        found = measure()
         found["slopes"] = {label: slope(found["x"], values) for label, values in found.items() if label != "x"}
         results[name] = found
         for label, value in found["slopes"].items():

@@ -6,8 +6,8 @@ from llvmlite import ir
 
 from alphatune.native.emit import FLOAT, INT, LONG, POINTER, Emitter, const, function
 
-LANES = 8
-AT_ONCE = 4  # outputs whose sums grow side by side: one multiplication need not wait for the last
+LANES = 16  # two registers of AVX2
+AT_ONCE = 2  # outputs whose sums grow side by side: one multiplication need not wait for the last
 BYTE = ir.IntType(8)
 
 
