@@ -10,6 +10,7 @@ the same number only if the golden results of the stages are unchanged.
 SOLVERS = {"alternating": 2, "weighted": 2, "hessian": 2, "gptq": 2}  # 2: sorted rows, sums in a stated order, factors
 
 # The same of the scales that a run trains (method.trainable).
-SCALES = {"first": 2}  # 2: on CPUs that can, the gradient of alpha_1 is looked up from the bits
+# 2: where the CPU, the layer and the number of threads allow it, the gradient of alpha_1 is looked up from the bits.
+SCALES = {"first": 2}  # whether it was is not asked: a run has the same name on every machine
 
 VERSIONS = {"data": 1, "backbone": 2, "quantize": 1, "adapt": 1, "evaluate": 1, "decode": 1, "score": 1}

@@ -1,4 +1,4 @@
-"""Writing LLVM code: loops, addresses and vectors of float32, eight or one at a time."""
+"""Writing LLVM code: loops, addresses and vectors of float32, one, eight or sixteen at a time."""
 
 from __future__ import annotations
 

@@ -22,7 +22,6 @@ from alphatune.quant.grouping import Grouping
 from alphatune.quant.packing import WORD, blocks, sign_bits, times_codes
 
 _PLAIN = (Tensor, nn.Parameter)
-THREADS = 2  # of torch's, from more of which on a product of the weight's size is faster than one thread's lookups
 Path = Callable[..., Tensor] | Literal["dense"] | None
 
 
@@ -31,6 +30,16 @@ def fast_on_gpu(device: torch.device) -> bool:
     """Whether Triton can make code for this GPU (NVIDIA's from Ampere on); ALPHATUNE_KERNELS=0 forbids it here too."""
     allowed = os.environ.get("ALPHATUNE_KERNELS") != "0" and importlib.util.find_spec("triton") is not None
     return allowed and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def looked_up() -> int | None:
+    """How many inputs' signed sums are looked up at once on this CPU, 4 or 3; None where none are."""
+    if not fast():
+        return None
+    from alphatune.packed.kernels import native
+
+    registers = native.registers()
+    return None if registers is None else registers.inputs
 
 
 def rebuild(qweight: Tensor, alpha: Tensor, offset: Tensor | None, grouping: Grouping, reuse: bool = False) -> Tensor:
@@ -67,11 +76,12 @@ def scale_gradient(x: Tensor, dy: Tensor, qweight: Tensor, plane: int, grouping:
     """
     if not (_addressable(x, dy, qweight) and fast() and x.dtype == dy.dtype == torch.float32 and x.numel()):
         return None
-    if grouping.span > 1 or torch.get_num_threads() > THREADS:
+    if grouping.span > 1:
         return None
     from alphatune.packed.kernels import native
 
-    if native.registers() is None or grouping.size < native.SMALLEST_GROUP:
+    registers = native.registers()
+    if registers is None or torch.get_num_threads() > registers.threads or grouping.size < native.SMALLEST_GROUP:
         return None
     return native.scale_gradient(x, dy, qweight, plane, grouping)
 

@@ -53,6 +53,7 @@ def execute(config: Config, warnings: list[str] | None = None, origins: dict[str
         track.replay(config, made)
         log.info("%s is recorded already: %s (runtime.force=true runs it again)", plan.run_id, path)
         return path
+    from alphatune.packed.product import looked_up
     from alphatune.run import preflight  # with them comes torch: a run that is recorded does not wait for it
     from alphatune.run.pipeline import Run
 
@@ -79,7 +80,7 @@ def execute(config: Config, warnings: list[str] | None = None, origins: dict[str
         **({"sources": origins} if origins else {}),
         **{name: number for name, number in identity.numbers_of(config)._asdict().items() if number > 1},
         **result,
-        "environment": record.environment() | _processes(config),
+        "environment": record.environment() | {"lookups": looked_up()} | _processes(config),
         "git": record.git(),
         "peak_memory_bytes": record.peak_memory_bytes(),
         "started": started.isoformat(timespec="seconds"),

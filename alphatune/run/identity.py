@@ -139,10 +139,11 @@ def numbers_of(config: Config) -> Numbers:
     """Today's numbers of the code that a run uses."""
     method = config.method
     solver = SOLVERS.get(config.quant.solver, 1) if method.codes and config.quant.format == "bcq" else 1
-    return Numbers(solver, SCALES.get(method.trainable, 1) if method.train == "scales" else 1)
+    which = "first" if config.quant.q == 1 else method.trainable  # of one plane's scales the first are all
+    return Numbers(solver, SCALES.get(which, 1) if method.train == "scales" else 1)
 
 
-def earlier(config: Config) -> list[Numbers]:
+def today_and_earlier(config: Config) -> list[Numbers]:
     """Today's numbers of the code that a run uses, and after them all earlier ones."""
     return [Numbers(*each) for each in itertools.product(*(range(number, 0, -1) for number in numbers_of(config)))]
 

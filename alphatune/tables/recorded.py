@@ -44,7 +44,7 @@ class Recorded:
         One that earlier code of the run's solver or scales made is taken where there is no other.
         """
         entries = self._named(identity.short_name(config))
-        for numbers in identity.earlier(config):
+        for numbers in identity.today_and_earlier(config):
             wanted = {
                 identity.plan(config, backbone or json.loads(b), files or json.loads(f), numbers).run_id
                 for b, f in dict.fromkeys((e.backbone, e.files) for e in entries)

@@ -79,6 +79,8 @@ def test_so_is_one_of_scales_that_earlier_code_trained(tmp_path: Path) -> None:
     assert len(set(written)) == 3
     every = config_of(["task=toy", "model=tiny", "method=alphatuning", "method.trainable=all", "quant.q=3"])
     assert identity.numbers_of(every) == identity.numbers_of(_config(1)) == (1, 1)
+    for method in (["method=alphatuning", "method.trainable=all"], ["method=peqa"]):  # one plane: all are the first
+        assert identity.numbers_of(config_of(["task=toy", "model=tiny", *method, "quant.q=1"])) == (1, SCALES["first"])
 
 
 def test_a_search_of_an_earlier_solver_still_chooses_the_rate(tmp_path: Path) -> None:

@@ -29,8 +29,10 @@ from alphatune.store import cache
 LARGE = 1 << 21  # weights from which on a layer counts as large
 FEW, MANY = (1, 2, 3, 4, 6, 8), (16, 32, 64, 128, 256, 512)
 FEW_ENOUGH = 16  # rows up to which reading weights is what counts
-SIZES = (8, 16, 64)  # group sizes that stand for those up to the next; then whole rows
-DISTURBED = 100  # times a second that a processor is taken away; quiet machines stay below 40, busy ones above 150
+SIZES = (8, 16, 32, 64)  # group sizes that stand for those up to the next; then whole rows
+DISTURBED = (
+    50  # times a second that a thread's processor is taken away; two on a quiet machine stay below 20, busy above 75
+)
 CACHE = 64 << 20  # bytes of dense weights that do not stay in a cache from one call to the next, as a model's do not
 
 
@@ -68,21 +70,21 @@ def limits(planes: int, large: bool, threads: int, size: int | None) -> Limits:
         lookup, tiles = min(int(kept["lookup"]), FEW[-1]), min(int(kept["tiles"]), MANY[-1])
         return Limits(lookup, tiles, tuple(map(int, kept["slow"])))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):  # not measured yet, or not a file of ours
-        started, taken = time.perf_counter(), _taken_away()
+        before = _so_far()
         found = measure(planes, large, size)
-        taken = _taken_away() - taken
-    if threads == 1 or taken <= DISTURBED * (time.perf_counter() - started):
+        seconds, taken = (now - then for now, then in zip(_so_far(), before, strict=True))
+    if threads == 1 or taken <= DISTURBED * threads * seconds:
         cache.keep(path, json.dumps({**asdict(found), "cpu": machine.name()}).encode())
     return found
 
 
-def _taken_away() -> int:
-    """How often the system has given this process's processors to others; 0 where it does not tell."""
+def _so_far() -> tuple[float, int]:
+    """Seconds, and how often the system has given this process's processors to others; 0 where it does not tell."""
     if importlib.util.find_spec("resource") is None:  # Windows
-        return 0
+        return time.perf_counter(), 0
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+    return time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 @torch.no_grad()

@@ -46,10 +46,11 @@ def module(registers: Registers) -> ir.Module:
                         tables_of(e, registers, xs, tables, low, high, start, stop)
                         for wide, o in e.over(outputs):
                             sums = _sums(wide, registers, plane, stride, tables, count, start, stop, o)
-                            value = wide.load(wide.at(ours, o), wide.floats)
+                            value = wide.number(0.0)  # added to the rest at once: rounding errors stay small
                             for one, total in zip(dys, sums, strict=True):
                                 value = wide.fma(wide.load(wide.at(one, o), wide.floats), total, value)
-                            wide.store(value, wide.at(ours, o))
+                            before = wide.load(wide.at(ours, o), wide.floats)
+                            wide.store(b.fadd(before, value), wide.at(ours, o))
 
     return function("gradient", [POINTER] * 5 + [LONG] * 5, registers.lanes, body)
 

@@ -21,6 +21,7 @@ class Registers:
     """Those of a CPU: how many floats one holds, and what permutes them."""
 
     inputs: int  # whose signed sums fill one
+    threads: int  # of torch's, from more of which on its product is faster than one thread's lookups of a gradient
     permutation: str
 
     @property
@@ -39,8 +40,8 @@ class Registers:
         return self.lanes * len(self.parts)
 
 
-AVX2 = Registers(3, "llvm.x86.avx2.permps")
-AVX512 = Registers(4, "llvm.x86.avx512.permvar.sf.512")
+AVX2 = Registers(3, 1, "llvm.x86.avx2.permps")
+AVX512 = Registers(4, 2, "llvm.x86.avx512.permvar.sf.512")
 
 
 def scratch(registers: Registers, rows: int, planes: int, outputs: int) -> int:
