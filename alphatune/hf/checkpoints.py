@@ -33,7 +33,7 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 TOKENIZER = ("tokenizer*.json", "vocab.*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model",
               "chat_template.*")  # fmt: skip
 _HEADS = ("score.", "classifier.", "qa_outputs.")
-FAILURES = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError,
+FAILURES = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ImportError,
             ZeroDivisionError, StrictDataclassError)  # of a foreign file  # fmt: skip
 
 

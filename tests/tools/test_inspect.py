@@ -137,6 +137,11 @@ def test_mistakes_are_told_in_one_line(home: Path, tmp_path: Path) -> None:
         (folder / "config.json").write_text(text)
         with pytest.raises(UserError, match=match):
             inspect(folder)
+    folder = copy("listed")
+    config = json.loads((folder / "config.json").read_text()) | {"dtype": []}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="describes no model: list index out of range"):  # transformers' own fault
+        inspect(folder)
     folder = copy("part")
     (folder / "model.safetensors.index.json").write_text('{"weight_map": {"x": "model-00001-of-00002.safetensors"}}')
     with pytest.raises(UserError, match="this part of the checkpoint is missing"):
