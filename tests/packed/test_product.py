@@ -156,7 +156,7 @@ def test_the_gradient_of_a_planes_scales_is_that_of_float64(layer: Drawn, rows: 
 
 
 @native_only
-def test_a_gradient_over_many_rows_of_one_sign_stays_within_a_few_millionths() -> None:
+def test_a_gradient_over_many_rows_of_one_sign_stays_within_a_third_of_a_millionth() -> None:
     from alphatune.packed.kernels import native
 
     if native.registers() is None:
@@ -170,6 +170,25 @@ def test_a_gradient_over_many_rows_of_one_sign_stays_within_a_few_millionths() -
     size = (np.abs(x.double().numpy().T) @ dy.double().numpy()).sum(0)
     found = native.scale_gradient(x, dy, layer.parts[0], 0, layer.grouping)[0]
     assert (np.abs(found.double().numpy() - exact) / size).max() < 3e-7
+
+
+@native_only
+@pytest.mark.parametrize(("which", "looked_up"), [("first", True), ("all", False)])
+def test_training_takes_the_gradient_of_alpha_1_from_the_lookup(which: str, looked_up: bool) -> None:
+    from alphatune.packed.kernels import native
+
+    layer = Drawn(40, 128, 64, 3, False)
+    packed = PackedLinear(*layer.parts, None, layer.grouping)
+    scale = packed.initial_scale(which).requires_grad_()
+    x, dy = layer.inputs(5), torch.from_numpy(layer.random.standard_normal((5, 40)).astype(np.float32))
+    asked: list[torch.Tensor] = []
+    with pytest.MonkeyPatch.context() as patch:
+        lookup = native.scale_gradient
+        patch.setattr(native, "scale_gradient", lambda *given: asked.append(lookup(*given)) or asked[-1])
+        packed(x, scale, which).backward(dy)
+    assert scale.grad is not None and len(asked) == (looked_up and native.registers() is not None)
+    if asked:
+        assert torch.equal(scale.grad, asked[0] / layer.grouping.members())
 
 
 @native_only

@@ -30,9 +30,7 @@ LARGE = 1 << 21  # weights from which on a layer counts as large
 FEW, MANY = (1, 2, 3, 4, 6, 8), (16, 32, 64, 128, 256, 512)
 FEW_ENOUGH = 16  # rows up to which reading weights is what counts
 SIZES = (8, 16, 32, 64)  # group sizes that stand for those up to the next; then whole rows
-DISTURBED = (
-    50  # times a second that a thread's processor is taken away; two on a quiet machine stay below 20, busy above 75
-)
+DISTURBED = 50  # times a second that a thread loses its processor: below 20 on a quiet machine, above 75 on a busy one
 CACHE = 64 << 20  # bytes of dense weights that do not stay in a cache from one call to the next, as a model's do not
 
 
