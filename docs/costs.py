@@ -33,7 +33,7 @@ def priced(names: list[str] | None = None) -> list[Priced]:
         if not re.fullmatch(r"(table|figure)\d+", name):
             continue
         table = experiment.load(name)
-        cells = Planner(table, ["runtime.records=nowhere"], run=False).cells(table.seeds).final
+        cells = Planner(table, ["runtime.records=nowhere"], run=False).cells().final
         if cells:
             seconds = [gpu.estimate(cells, device, made=True).seconds for device in gpu.ACCELERATORS.values()]
             found.append(Priced(name, table.title, cells, seconds))

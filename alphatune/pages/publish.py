@@ -16,12 +16,10 @@ from alphatune.tables.grid import Grid
 from alphatune.tables.tabulate import Results
 
 
-def write(
-    name: str, table: Experiment, cells: Cells, extra: list[str], seeds: list[int], out: Path
-) -> tuple[Grid, list[Path]]:
+def write(name: str, table: Experiment, cells: Cells, extra: list[str], out: Path) -> tuple[Grid, list[Path]]:
     """Render a table from the records of `cells` into `out`. Returns the grid and the files written."""
     results = Results(cells)
-    grid = tabulate.grid(name, table, results, extra, seeds, tabulate.judged(table, results))
+    grid = tabulate.grid(name, table, results, extra, tabulate.judged(table, results))
     drawn = _draw(name, table, results, out)
     grid.pictures = [name] if drawn else []
     done = sum(cell.record is not None for cell in cells.final)

@@ -99,8 +99,8 @@ class Planner:
         self._recorded: dict[str, Recorded] = {}  # folder of records -> its index, as it was when first asked for
         self._backbones: dict[str, tuple[dict[str, Any] | None, str]] = {}
 
-    def cells(self, seeds: list[int]) -> Cells:
-        """The cells for `seeds`; to run, rows with a search come once all its runs are recorded.
+    def cells(self) -> Cells:
+        """The cells of all rows; to run, rows with a search come once all its runs are recorded.
 
         To render, the best of the rates that are recorded is taken, and the row is marked.
         """
@@ -116,7 +116,7 @@ class Planner:
                 if len(losses) < len(tried):
                     found.unsettled.add(row.id)
         parts = list(dict.fromkeys(tuple(c.set) for c in self.table.columns if values.measured(c)))
-        found.total = len(self.table.rows) * len(parts) * len(seeds)
+        found.total = len(parts) * sum(len(self.table.seeds_of(row)) for row in self.table.rows)
         for row in self.table.rows:
             rate = found.rates.get(row.search_as or row.id)
             if rate is None and (row.search or row.search_as):
@@ -124,7 +124,7 @@ class Planner:
                 continue
             chosen = [] if rate is None else [f"hparams.learning_rate={rate}"]
             for part in parts:
-                found.final += [self._cell(row, part, [*part, *chosen], seed) for seed in seeds]
+                found.final += [self._cell(row, part, [*part, *chosen], seed) for seed in self.table.seeds_of(row)]
         return found
 
     def _tried(self, row: Row) -> list[Cell]:

@@ -50,7 +50,8 @@ class Row:
 
     The id is <model>/<the rest>; claims name the rest. `search` are learning rates of which the one with the lowest
     validation loss at the first seed is used; `search_as` names the row whose choice this one takes. The table's
-    `search_with` are overrides of these trials only, e.g. fewer texts.
+    `search_with` are overrides of these trials only, e.g. fewer texts. `seeds` are the row's own, where a
+    comparison needs more of them than the table has.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Row:
     set: list[str] = field(default_factory=list)
     search: list[float] = field(default_factory=list)
     search_as: str = ""
+    seeds: list[int] = field(default_factory=list)
     layer: str = ""  # the one linear layer the row speaks of (Table 1)
     paper: dict[str, Published] = field(default_factory=dict)  # column key -> cell
     quoted_from: str = ""  # the paper took the row's numbers from elsewhere
@@ -100,6 +102,10 @@ class Experiment:
     )
     claims: list[Statement] = field(default_factory=list)
     own_process: bool = True  # run every cell in a process of its own, so that a crash loses one cell only
+
+    def seeds_of(self, row: Row) -> list[int]:
+        """The seeds that a row is run with."""
+        return row.seeds or self.seeds
 
 
 def names() -> list[str]:

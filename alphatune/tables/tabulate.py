@@ -43,9 +43,7 @@ class Results:
         return list(by_path.values())
 
 
-def grid(
-    name: str, table: Experiment, results: Results, extra: list[str], seeds: list[int], verdicts: list[Verdict]
-) -> Grid:
+def grid(name: str, table: Experiment, results: Results, extra: list[str], verdicts: list[Verdict]) -> Grid:
     """The finished table.
 
     Args:
@@ -53,10 +51,9 @@ def grid(
         table: rows and columns; its `substitute` says what stands in for the published setting.
         results: the finished runs.
         extra: overrides given for every cell.
-        seeds: those asked for.
         verdicts: what came of the table's own claims.
     """
-    lines = [_line(table, row, results, extra, seeds) for row in table.rows]
+    lines = [_line(table, row, results, extra) for row in table.rows]
     return Grid(
         name=name, title=table.title, columns=[c.label for c in table.columns], lines=lines, note=table.note.strip(),
         source=table.source, interval=table.interval, substitute=table.substitute,
@@ -64,7 +61,8 @@ def grid(
     )  # fmt: skip
 
 
-def _line(table: Experiment, row: Row, results: Results, extra: list[str], seeds: list[int]) -> Line:
+def _line(table: Experiment, row: Row, results: Results, extra: list[str]) -> Line:
+    seeds = table.seeds_of(row)
     rate = results.rates.get(row.search_as or row.id)
     chosen = [] if rate is None else [f"hparams.learning_rate={rate}"]
     open_search = bool(row.search or row.search_as) and rate is None
@@ -72,8 +70,7 @@ def _line(table: Experiment, row: Row, results: Results, extra: list[str], seeds
     cells = []
     for column in table.columns:
         if values.measured(column):
-            found = {s: f for s, f in results.of(row.id, column).items() if s in seeds}
-            cells.append(_measured(column, found, row.paper.get(column.key), len(seeds)))
+            cells.append(_measured(column, results.of(row.id, column), row.paper.get(column.key), len(seeds)))
             if table.substitute:  # another model or other data: how far it is from the paper means nothing
                 cells[-1].difference = cells[-1].overlap = ""
         else:

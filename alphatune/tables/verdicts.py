@@ -207,7 +207,7 @@ class Tables:
         name = experiment.canonical(name)
         if name not in self._found:
             table = experiment.load(name)
-            self._found[name] = table, Results(Planner(table, self.extra, run=False).cells(table.seeds))
+            self._found[name] = table, Results(Planner(table, self.extra, run=False).cells())
         return self._found[name]
 
 
@@ -257,11 +257,12 @@ def _outcome(test: Test, name: str, model: str, left: _Side, right: _Side, extra
         gap, allowed = a - b, _margin(test, a, b)
         holds = gap > allowed if test.kind == "above" else abs(gap) <= allowed + 1e-9
         paper = f"{gap:+.{left.column.digits}f}{HOLDS if holds else FAILS}"
+    wanted = {*left.table.seeds_of(left.row)} & {*right.table.seeds_of(right.row)}
     shared = left.records().keys() & right.records().keys()
     runs = [side.results.of(side.row.id, side.column)[seed] for side in (left, right) for seed in sorted(shared)]
     return Outcome(
         test, name, model, substitute, decide(difference, test.kind, margin), difference, margin,
-        len(left.table.seeds), None, paper, any(made["git"]["dirty"] for _, made in runs),
+        len(wanted), None, paper, any(made["git"]["dirty"] for _, made in runs),
         tuple(dict.fromkeys(str(path) for path, _ in runs)),
     )  # fmt: skip
 

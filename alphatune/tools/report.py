@@ -42,8 +42,8 @@ def _main(given: argparse.Namespace) -> int:
     for file, name in zip(asked, names, strict=True):
         try:
             table = experiment.load(file)
-            cells = Planner(table, extra, run=False).cells(table.seeds)
-            publish.write(name, table, cells, extra, table.seeds, out)
+            cells = Planner(table, extra, run=False).cells()
+            publish.write(name, table, cells, extra, out)
         except UserError as error:  # of this experiment: the others have their pages
             print(f"left out: {name}: {error}", file=sys.stderr)
             failed += 1

@@ -98,7 +98,7 @@ def _planned(given: argparse.Namespace) -> set[Key]:
     keys: set[Key] = set()
     for name in experiment.names():
         table = experiment.load(name)
-        cells = Planner(table, extra, run=True, name=name).cells(table.seeds)
+        cells = Planner(table, extra, run=True, name=name).cells()
         open_ = [cell for cell in cells.search + cells.final if cell.record is None and cell.plan is not None]
         keys |= set(distinct(open_))
     return keys

@@ -86,11 +86,13 @@ def _main(given: argparse.Namespace) -> int:
     if changed:
         table.substitute = "; ".join(filter(None, [table.substitute, *changed]))
         name += f"--{_slug(changed)}"
-    seeds = given.seeds or table.seeds
+    if given.seeds:
+        for row in table.rows:
+            row.seeds = given.seeds
     planner = Planner(table, given.set, run=not given.render, name=name)
-    found = planner.cells(seeds)
+    found = planner.cells()
     if given.render:
-        return _render(name, planner, found, seeds, given.out, [])
+        return _render(name, planner, found, given.out, [])
     todo = _todo(found, rows)
     if given.plan:
         print("\n".join(plan.page(name, table, found, todo, rows)))
@@ -108,9 +110,9 @@ def _main(given: argparse.Namespace) -> int:
         while todo:  # then the rows that waited for a search
             failures += schedule.run(todo, table.own_process, given.jobs, elsewhere)
             tried |= {cell.run for cell in todo}
-            found = planner.cells(seeds)
+            found = planner.cells()
             todo = [cell for cell in _todo(found, rows) if cell.run not in tried]
-    return _render(name, planner, found, seeds, given.out, failures)
+    return _render(name, planner, found, given.out, failures)
 
 
 def _check_overrides(given: list[str], table: Experiment) -> None:
@@ -181,12 +183,12 @@ def _submit(name: str, found: Cells, todo: list[Cell], given: argparse.Namespace
     return 0
 
 
-def _render(name: str, planner: Planner, found: Cells, seeds: list[int], out: Path, failures: list[str]) -> int:
+def _render(name: str, planner: Planner, found: Cells, out: Path, failures: list[str]) -> int:
     if found.waiting:  # of rows whose search is not finished, what is recorded is shown
-        found = Planner(planner.table, planner.extra, run=False, name=name).cells(seeds)
+        found = Planner(planner.table, planner.extra, run=False, name=name).cells()
     from alphatune.pages import publish, render
 
-    grid, files = publish.write(name, planner.table, found, planner.extra, seeds, out)
+    grid, files = publish.write(name, planner.table, found, planner.extra, out)
     print("\n" + render.markdown(grid))
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)

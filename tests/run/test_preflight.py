@@ -235,7 +235,7 @@ def test_searches_refuse_data_without_validation_examples(
     table = Experiment(
         title="t", base=given, seeds=[0], columns=[], rows=[Row(id="a", label="A", search=["1e-3", "1e-2"])]
     )
-    obstacles = {cell.obstacle for cell in Planner(table, [], run=True).cells([0]).search}
+    obstacles = {cell.obstacle for cell in Planner(table, [], run=True).cells().search}
     assert obstacles == {"task=e2e has no validation examples to choose a learning rate by"}
 
 

@@ -73,7 +73,8 @@ def _recorded(path: Path, config: Any, seconds: float, machine: tuple[str, str |
 def _cells(overrides: list[str]) -> Cells:
     demo = experiment.load("demo")
     demo.rows = [row for row in demo.rows if row.id == "tiny/lora"]
-    return Planner(demo, overrides, run=False).cells([0])
+    demo.seeds = [0]
+    return Planner(demo, overrides, run=False).cells()
 
 
 def test_the_cost_is_the_median_of_this_machines_runs_by_work(tmp_path: Path, nowhere: list[str]) -> None:

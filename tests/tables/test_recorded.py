@@ -87,9 +87,9 @@ def test_a_search_of_an_earlier_solver_still_chooses_the_rate(tmp_path: Path) ->
     table = experiment.load("demo")
     row = next(row for row in table.rows if row.id == "tiny/lora")
     codes = ["method=alphatuning", "quant.q=3", "quant.solver=gptq"]
-    table.rows = [dataclasses.replace(row, set=codes, search=[1e-3, 3e-3], search_as=None)]
+    table.rows = [dataclasses.replace(row, set=codes, search=[1e-3, 3e-3], search_as=None, seeds=[1])]
     planner = Planner(table, [f"runtime.records={tmp_path}"], run=True)
-    waiting = planner.cells([1])
+    waiting = planner.cells()
     whole = record.read(next((Path(__file__).parents[2] / "results/records/toy").rglob("*.json")))
     assert [cell.record for cell in waiting.search] == [None, None] and waiting.waiting
     for cell, loss in zip(waiting.search, (2.0, 1.0), strict=True):
@@ -101,7 +101,7 @@ def test_a_search_of_an_earlier_solver_still_chooses_the_rate(tmp_path: Path) ->
         model, data = {**whole["model"], "identity": backbone}, {**whole["data"], "files": files}
         made = {**whole, "run_id": run_id, "model": model, "data": data, "validation_loss": loss}
         record.write(record.path_of(str(tmp_path), run_id), made)
-    found = planner.cells([1])
+    found = planner.cells()
     assert found.rates == {"tiny/lora": 3e-3} and not found.waiting
     assert [cell.record for cell in found.final] == [None]  # what is reported is run with today's
 

@@ -25,8 +25,8 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _markdown(name: str) -> str:
     table = experiment.load(name)
-    results = Results(Planner(table, [], run=False).cells(table.seeds))
-    grid = tabulate.grid(name, table, results, [], table.seeds, tabulate.judged(table, results))
+    results = Results(Planner(table, [], run=False).cells())
+    grid = tabulate.grid(name, table, results, [], tabulate.judged(table, results))
     grid.pictures = [name] if (ROOT / "results" / "tables" / f"{name}.svg").is_file() else []
     return render.markdown(grid)
 

@@ -125,5 +125,5 @@ def test_tables_without_a_record_keep_their_outputs(tmp_path: Path, monkeypatch:
     given = store.parser().parse_args(["gc", "--records", str(tmp_path / "none")])
     keys = store._planned(given)
     overrides = [f"runtime.records={tmp_path / 'none'}"]
-    cell = Planner(experiment.load("demo"), overrides, run=True).cells([0]).final[0]
+    cell = Planner(experiment.load("demo"), overrides, run=True).cells().final[0]
     assert cell.plan is not None and set(stages(cell)) <= keys

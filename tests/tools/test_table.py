@@ -19,7 +19,7 @@ from alphatune.errors import UserError
 from alphatune.packed import nf4
 from alphatune.run import record
 from alphatune.run.execute import execute
-from alphatune.tables import experiment
+from alphatune.tables import experiment, tabulate, verdicts
 from alphatune.tables.cells import Planner
 from alphatune.tools import table
 
@@ -231,8 +231,21 @@ def test_a_search_chooses_on_the_validation_split_and_others_follow(
     for path in (tmp_path / "records").rglob("*.json"):
         path.unlink()
     settings = [o for o in quick if "learning_rate" not in o]
-    cells = Planner(experiment.load("small"), settings, run=False).cells([0, 1])
+    cells = Planner(experiment.load("small"), settings, run=False).cells()
     assert cells.total == 4 and not cells.final and len(cells.waiting) == 2  # rows that wait for a search count too
+
+
+def test_a_row_may_have_seeds_of_its_own(quick: list[str], folder: Path) -> None:
+    rows = SEARCHED.replace(", search: [1e-3, 1e-2]", ", seeds: [0, 1, 2]").replace(", search_as: tiny/alphatuning", "")
+    (folder / "small.yaml").write_text(rows)
+    read = experiment.load("small")
+    cells = Planner(read, quick, run=False).cells()
+    assert [(c.row.id, c.seed) for c in cells.final if c.seed == 2] == [("tiny/alphatuning", 2)] and cells.total == 5
+    lines = {line.id: line for line in tabulate.grid("small", read, tabulate.Results(cells), [], []).lines}
+    assert (lines["tiny/alphatuning"].of, lines["tiny/peqa"].of) == (3, 2)
+    test = verdicts.Test(["small"], "alphatuning", "peqa", "bleu_all")
+    (outcome,) = verdicts.outcomes(test, "small", verdicts.Tables(quick))
+    assert outcome.count == "0 of 2"  # what both rows have is compared
 
 
 def test_a_table_that_needs_a_folder_says_so(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -334,14 +347,14 @@ def test_a_plan_knows_codes_that_cannot_be_had_here(
     )
     for there, told in ((False, ["method=qlora: needs bitsandbytes: pip install 'alphatune[qlora]'"]), (True, [])):
         monkeypatch.setattr(nf4, "installed", lambda there=there: there)
-        (cell,) = Planner(experiment.load("nf4"), quick, run=True).cells([0]).search
+        (cell,) = Planner(experiment.load("nf4"), quick, run=True).cells().search
         assert list(cell.obstacles) == told
 
 
 def test_a_search_may_look_at_less_than_the_rows_do(quick: list[str], folder: Path) -> None:
     (folder / "whole.yaml").write_text(SEARCHED)
     (folder / "less.yaml").write_text(SEARCHED + "search_with: [data.validation_limit=2]\n")
-    whole, less = (Planner(experiment.load(name), quick, run=False).cells([0]) for name in ("whole", "less"))
+    whole, less = (Planner(experiment.load(name), quick, run=False).cells() for name in ("whole", "less"))
     assert [c.config.data.validation_limit for c in whole.search + less.search] == [None, None, 2, 2]
     for a, b in zip(whole.search, less.search, strict=True):
         assert a.outline.run_id != b.outline.run_id and a.config.hparams == b.config.hparams
