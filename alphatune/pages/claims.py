@@ -8,7 +8,7 @@ from pathlib import Path
 
 from alphatune.pages import html
 from alphatune.store import write_atomically
-from alphatune.tables.aggregate import NOT, REPRODUCED, UNDECIDED
+from alphatune.tables.aggregate import NOT, NOT_RUN, REPRODUCED, UNDECIDED
 from alphatune.tables.verdicts import HOLDS, Claim, Judged, Outcome, judge, load
 
 MODELS = "runs on the paper's models"
@@ -17,16 +17,16 @@ MODELS = "runs on the paper's models"
 def summary(judged: Judged) -> tuple[list[str], list[tuple[Claim, list[str]]]]:
     """Headings, and for each claim what its tests say there, e.g. "2 reproduced".
 
-    The paper's printed means come first, then runs on the paper's models, then every substitute.
+    The paper's printed means come first, then runs on the paper's models, then every substitute that has any.
     """
-    tables = dict.fromkeys(_place(o) for _, found in judged for o in found)
+    tables = dict.fromkeys(_place(o) for _, found in judged for o in found if o.verdict != NOT_RUN)
     places = [MODELS, *sorted(tables.keys() - {MODELS})]
     rows = []
     for claim, found in judged:
         cells = [o.paper for o in found if o.paper]
         printed = f"{sum(text.endswith(HOLDS) for text in cells)} of {len(cells)} hold" if cells else "-"
         by_place = [[o.verdict for o in found if _place(o) == place] for place in places]
-        rows.append((claim, [printed, *(_counts(here, (REPRODUCED, NOT, UNDECIDED)) for here in by_place)]))
+        rows.append((claim, [printed, *map(_counts, by_place)]))
     return ["the paper's printed cells", *places], rows
 
 
@@ -34,9 +34,11 @@ def _place(outcome: Outcome) -> str:
     return outcome.table if outcome.substitute else MODELS
 
 
-def _counts(words: Sequence[str], order: Sequence[str]) -> str:
+def _counts(words: Sequence[str]) -> str:
     counts = Counter(words)
-    return ", ".join(f"{counts[word]} {word}" for word in order if counts[word]) or "-"
+    if counts.keys() == {NOT_RUN}:
+        return NOT_RUN
+    return ", ".join(f"{counts[word]} {word}" for word in (REPRODUCED, NOT, UNDECIDED, NOT_RUN) if counts[word]) or "-"
 
 
 def overview(judged: Judged) -> str:

@@ -143,6 +143,11 @@ def numbers_of(config: Config) -> Numbers:
     return Numbers(solver, SCALES.get(which, 1) if method.train == "scales" else 1)
 
 
+def numbers_of_record(made: dict[str, Any]) -> Numbers:
+    """The numbers of the code that made a recorded run."""
+    return Numbers(*(made.get(name, 1) for name in Numbers._fields))
+
+
 def today_and_earlier(config: Config) -> list[Numbers]:
     """Today's numbers of the code that a run uses, and after them all earlier ones."""
     return [Numbers(*each) for each in itertools.product(*(range(number, 0, -1) for number in numbers_of(config)))]

@@ -12,7 +12,7 @@ from alphatune.tables.experiment import Statement
 from alphatune.tables.values import of_record
 
 Records = dict[int, dict[str, Any]]  # seed -> record
-REPRODUCED, NOT, UNDECIDED = "reproduced", "not reproduced", "undecided"
+REPRODUCED, NOT, UNDECIDED, NOT_RUN = "reproduced", "not reproduced", "undecided", "not run"
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Verdict:
     """What the records say of a table's own statement."""
 
     claim: Statement
-    outcome: str  # REPRODUCED, NOT or UNDECIDED
+    outcome: str  # REPRODUCED, NOT, UNDECIDED or NOT_RUN
     difference: Mean | None  # left - right over the seeds that both have
 
 
@@ -57,9 +57,12 @@ def decide(difference: Mean | None, kind: str, margin: float) -> str:
 
     "above": reproduced if the whole interval lies above `margin`, not reproduced if none of it does. "close":
     reproduced if the whole interval lies within -`margin` to `margin`, not reproduced if it lies outside. Everything
-    else is undecided, and so is a difference of fewer than two seeds.
+    else is undecided, and so is the difference of one seed, or what is close to nothing; without a difference nothing
+    was run.
     """
-    if difference is None or difference.ci95 is None:
+    if difference is None:
+        return NOT_RUN
+    if difference.ci95 is None or (kind == "close" and margin == 0):
         return UNDECIDED
     low, high = difference.mean - difference.ci95, difference.mean + difference.ci95
     if kind == "above":

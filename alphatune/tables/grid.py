@@ -13,6 +13,7 @@ MARKS = {
     "quoted": "the paper quotes this row from elsewhere",
     "doubtful": "the paper's print is ambiguous or inconsistent here; see the notes",
     "unsettled": "its learning rate is the best of those tried so far; the search is not finished",
+    "earlier": "at least one run was made by an earlier version of its solver or of what trains its scales",
 }
 
 

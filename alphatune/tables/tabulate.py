@@ -8,7 +8,7 @@ from typing import Any
 
 from alphatune.compose import compose
 from alphatune.config import Config
-from alphatune.run import record
+from alphatune.run import identity, record
 from alphatune.tables import aggregate, formats, values
 from alphatune.tables.aggregate import Verdict
 from alphatune.tables.cells import Cells
@@ -26,6 +26,13 @@ class Results:
         self.runs: dict[tuple[str, tuple[str, ...]], Found] = {
             place: {seed: (path, record.read(path)) for seed, path in sorted(paths.items())}
             for place, paths in cells.results().items()
+        }
+        configs = {cell.record: cell.config for cell in cells.final}
+        self.earlier = {  # records of earlier code
+            path
+            for found in self.runs.values()
+            for path, made in found.values()
+            if identity.numbers_of_record(made) != identity.numbers_of(configs[path])
         }
 
     def of(self, row: str, column: Column) -> Found:
@@ -70,7 +77,10 @@ def _line(table: Experiment, row: Row, results: Results, extra: list[str]) -> Li
     cells = []
     for column in table.columns:
         if values.measured(column):
-            cells.append(_measured(column, results.of(row.id, column), row.paper.get(column.key), len(seeds)))
+            found = results.of(row.id, column)
+            cells.append(_measured(column, found, row.paper.get(column.key), len(seeds)))
+            if any(path in results.earlier for path, _ in found.values()):
+                cells[-1].marks.append("earlier")
             if table.substitute:  # another model or other data: how far it is from the paper means nothing
                 cells[-1].difference = cells[-1].overlap = ""
         else:
@@ -175,7 +185,7 @@ def _text(column: Column, value: Any) -> str:
 def _statement(verdict: Verdict) -> str:
     claim, difference = verdict.claim, verdict.difference
     if difference is None:
-        return f"**undecided**: {claim.text} (no records)"
+        return f"**{verdict.outcome}**: {claim.text}"
     interval = "" if difference.ci95 is None else f" ± {difference.ci95:.1f}"
     wanted = f"within {claim.margin:g}" if claim.kind == "close" else f"more than {claim.margin:g}"
     numbers = f"{claim.metric}: difference {difference.mean:.1f}{interval}, wanted {wanted}, n = {difference.n}"

@@ -1,9 +1,9 @@
 """The paper's claims and what records say of each: claims.yaml, its tests, their outcomes.
 
-A test compares two rows in one value. It is decided for every model whose rows the table has, on the paired differences
-over seeds and their 95 % t-interval (`aggregate.decide`): "above" if left exceeds right by more than a margin, "close"
-if they differ by at most that. Sizes follow from the config and need no run: "ratio", left / right is at least the
-margin. What the paper's printed means say of the same test stands beside it.
+A test compares two rows in one value. It is decided for every model whose rows the table has, once all seeds are there,
+on the paired differences over seeds and their 95 % t-interval (`aggregate.decide`): "above" if left exceeds right by
+more than a margin, "close" if they differ by at most that. Sizes follow from the config and need no run: "ratio",
+left / right is at least the margin. What the paper's printed means say of the same test stands beside it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from alphatune.compose import compose, plain_yaml
 from alphatune.errors import UserError
 from alphatune.tables import aggregate, experiment, values
-from alphatune.tables.aggregate import NOT, REPRODUCED, Mean, decide
+from alphatune.tables.aggregate import NOT, NOT_RUN, REPRODUCED, UNDECIDED, Mean, decide
 from alphatune.tables.cells import Planner
 from alphatune.tables.experiment import Column, Experiment, Row
 from alphatune.tables.tabulate import Results
@@ -35,7 +35,7 @@ class Test:
     """One comparison: rows `<model>/<left>` and `<model>/<right>` of every table of `tables`, in one value.
 
     The margin is in the unit of the column, or `percent` of the larger of the two means. `right_table` names the
-    table of the right row where it is another one.
+    table of the right row where it is another one, `right_model` its prefix. `note` says what a reader must know.
     """
 
     tables: list[str]
@@ -46,6 +46,8 @@ class Test:
     margin: float = 0.0
     percent: float = 0.0
     right_table: str = ""
+    right_model: str = ""
+    note: str = ""
     models: list[str] = field(default_factory=list)  # row prefixes; empty: all that the table has
 
 
@@ -82,7 +84,7 @@ class Outcome:
     wanted_seeds: int = 0
     ratio: float | None = None
     paper: str = ""  # what the paper's printed means say, e.g. "+4.7, holds"; "" where a cell is not printed
-    dirty: bool = False
+    remarks: tuple[str, ...] = ()
     records: tuple[str, ...] = ()
 
     @property
@@ -118,7 +120,8 @@ class Outcome:
     @property
     def compared(self) -> str:
         """Value and rows."""
-        right = f"{self.test.right} ({self.test.right_table})" if self.test.right_table else self.test.right
+        right = f"{self.test.right_model}/{self.test.right}".lstrip("/")
+        right += f" ({self.test.right_table})" if self.test.right_table else ""
         return f"{self.test.metric}: {self.test.left} {'to' if self.test.kind == 'ratio' else 'against'} {right}"
 
     @property
@@ -126,11 +129,12 @@ class Outcome:
         """One line with the numbers."""
         where = f"{self.model} ({self.table}{'; substitute: ' + self.substitute if self.substitute else ''})"
         seeds = "" if self.ratio is not None else f", n = {self.count}"
-        dirty = ", uncommitted changes" if self.dirty else ""
-        paper = f"; the paper's cells: {self.paper}" if self.paper else ""
+        more = "".join(
+            f"; {text}" for text in ([f"the paper's cells: {self.paper}"] if self.paper else []) + [*self.remarks]
+        )
         return (
-            f"**{self.verdict}** on {where}: {self.compared}: {self.found or 'no runs'}, wanted {self.wanted}"
-            f"{seeds}{dirty}{paper}"
+            f"**{self.verdict}** on {where}: {self.compared}: {self.found and f'{self.found}, '}wanted {self.wanted}"
+            f"{seeds}{more}"
         )
 
 
@@ -173,8 +177,9 @@ class _Side:
         assert isinstance(value, int | float)
         return float(value)
 
-    def mean(self) -> float:
-        found = aggregate.column(self.records(), values.name_of(self.column))
+    def mean(self, seeds: set[int]) -> float:
+        records = {seed: made for seed, made in self.records().items() if seed in seeds}
+        found = aggregate.column(records, values.name_of(self.column))
         return found.mean * self.column.scale if found else 0.0
 
     def records(self) -> aggregate.Records:
@@ -221,8 +226,8 @@ def outcomes(test: Test, name: str, tables: Tables) -> Iterator[Outcome]:
     other, others = tables.get(test.right_table or name)
     left, right = ({row.id: row for row in t.rows} for t in (table, other))
     models = [p for p in dict.fromkeys(i.split("/")[0] for i in left) if not test.models or p in test.models]
-    pairs = [(m, left[f"{m}/{test.left}"], right[f"{m}/{test.right}"]) for m in models
-             if f"{m}/{test.left}" in left and f"{m}/{test.right}" in right]  # fmt: skip
+    ids = [(m, f"{m}/{test.left}", f"{test.right_model or m}/{test.right}") for m in models]
+    pairs = [(m, left[a], right[b]) for m, a, b in ids if a in left and b in right]
     if not pairs:
         raise UserError(f"claims.yaml: {name} has no model with the rows {test.left} and {test.right}")
     for model, a, b in pairs:
@@ -250,20 +255,27 @@ def _outcome(test: Test, name: str, model: str, left: _Side, right: _Side, extra
     difference = aggregate.difference(
         left.records(), right.records(), values.name_of(left.column), left.column.scale
     )  # fmt: skip
-    margin = _margin(test, left.mean(), right.mean())
+    shared = left.records().keys() & right.records().keys()
+    margin = _margin(test, left.mean(shared), right.mean(shared))
+    verdict = decide(difference, test.kind, margin)
+    wanted = len({*left.table.seeds_of(left.row)} & {*right.table.seeds_of(right.row)})
+    if verdict != NOT_RUN and len(shared) < wanted:
+        verdict = UNDECIDED  # a look before the end decides nothing
     paper = ""
     a, b = printed
     if a is not None and b is not None:
         gap, allowed = a - b, _margin(test, a, b)
         holds = gap > allowed if test.kind == "above" else abs(gap) <= allowed + 1e-9
         paper = f"{gap:+.{left.column.digits}f}{HOLDS if holds else FAILS}"
-    wanted = {*left.table.seeds_of(left.row)} & {*right.table.seeds_of(right.row)}
-    shared = left.records().keys() & right.records().keys()
     runs = [side.results.of(side.row.id, side.column)[seed] for side in (left, right) for seed in sorted(shared)]
+    remarks = {
+        test.note: bool(test.note),
+        "uncommitted changes": any(made["git"]["dirty"] for _, made in runs),
+        "runs of earlier code among them": any(p in left.results.earlier | right.results.earlier for p, _ in runs),
+    }
     return Outcome(
-        test, name, model, substitute, decide(difference, test.kind, margin), difference, margin,
-        len(wanted), None, paper, any(made["git"]["dirty"] for _, made in runs),
-        tuple(dict.fromkeys(str(path) for path, _ in runs)),
+        test, name, model, substitute, verdict, difference, margin, wanted, None, paper,
+        tuple(text for text, holds in remarks.items() if holds), tuple(dict.fromkeys(str(path) for path, _ in runs)),
     )  # fmt: skip
 
 

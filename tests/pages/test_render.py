@@ -37,7 +37,7 @@ def published() -> Grid:
         Line("m/ft", "FT", "GPT-2 M", [size, _score(53.1, 53.4), _score(40.0, 42.0)], 5, 5, ["quoted"],
              "Hu et al. (2022)"),
         Line("m/a3", "Alpha_Tuning | 50% & q=3", "GPT-2 M",
-             [size, _score(52.0, 52.0, 3, ("partial",)), _score(41.0, 41.0, 3, ("partial", "dirty", "doubtful"),
+             [size, _score(52.0, 52.0, 3, ("partial",)), _score(41.0, 41.0, 3, ("partial", "dirty", "doubtful", "earlier"),
                                                                  "printed twice")], 3, 5, ["substitute", "unsettled"]),
         Line("l/ft", "FT", "GPT-2 L", [size, missing, missing], 0, 5, note="never\nrun"),
     ]  # fmt: skip
@@ -111,7 +111,7 @@ def test_marks_stand_at_what_they_speak_of() -> None:
     by = {(row.line.id, row.kind): row for row in lay_out(published()).rows if row.line}
     assert by["m/ft", "ours"].whose.marks == "" and by["m/ft", "paper"].whose.marks == "e"
     assert by["m/a3", "ours"].whose.marks == "bdg"  # every measured cell is partial: once for the row
-    assert [piece.marks for piece in by["m/a3", "ours"].cells] == ["", "", "c"]
+    assert [piece.marks for piece in by["m/a3", "ours"].cells] == ["", "", "ch"]
     assert [piece.marks for piece in by["m/a3", "paper"].cells] == ["", "", "f"]
     assert by["l/ft", "ours"].whose.marks == "a" and by["l/ft", "ours"].n == "0 of 5"
 

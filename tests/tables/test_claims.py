@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -29,11 +30,12 @@ from alphatune.tables.experiment import canonical
         (3.0, 1.0, "close", 1.0, "not reproduced"),
         (0.0, 0.0, "above", 0.0, "not reproduced"),  # no seed has any difference
         (3.0, None, "above", 0.0, "undecided"),  # one seed
+        (0.0, 0.0, "close", 0.0, "undecided"),  # two rows that score nothing: within 0 % of nothing
     ],
 )
 def test_verdicts_follow_the_interval(mean: float, half: float | None, kind: str, margin: float, verdict: str) -> None:
     assert aggregate.decide(Mean(mean, half, 1 if half is None else 5), kind, margin) == verdict
-    assert aggregate.decide(None, kind, margin) == "undecided"
+    assert aggregate.decide(None, kind, margin) == "not run"
 
 
 @pytest.mark.parametrize(
@@ -60,9 +62,8 @@ def test_tests_speak_of_rows_and_columns_that_exist() -> None:
                 table, other = load(name), load(test.right_table or name)
                 left, right = {row.id for row in table.rows}, {row.id for row in other.rows}
                 models = test.models or sorted({i.split("/")[0] for i in left})
-                assert any(f"{m}/{test.left}" in left and f"{m}/{test.right}" in right for m in models), (
-                    claim.number, test,
-                )  # fmt: skip
+                pairs = [(f"{m}/{test.left}", f"{test.right_model or m}/{test.right}") for m in models]
+                assert any(a in left and b in right for a, b in pairs), (claim.number, test)
                 assert not (test.margin and test.percent), (claim.number, test)
                 if test.metric == "valid_rise":
                     continue
@@ -100,6 +101,36 @@ def test_margins_in_percent_are_of_the_larger_mean(tmp_path: Path) -> None:
     assert places[2:] == ["claims_tiny"] and counts == ["-", "-", "1 not reproduced"]
 
 
+def test_a_look_before_all_seeds_are_there_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = experiment.load
+
+    def with_a_seed_to_come(name: str) -> experiment.Experiment:
+        table = load(name)
+        for row in table.rows:
+            row.seeds = [0, 1, 2, 3] if row.id == "tiny/full_ft" else [0, 1, 2]
+        table.seeds = [0, 1, 2, 3]
+        return table
+
+    test = verdicts.Test(["claims_tiny"], "alphatuning/q3", "full_ft", "bleu_all", note="seen before")
+    (outcome,) = verdicts.outcomes(test, "claims_tiny", verdicts.Tables([]))
+    assert (outcome.verdict, outcome.count) == ("not reproduced", "3 of 3")
+    assert outcome.remarks[0] == "seen before" and outcome.text.count("; seen before") == 1
+    monkeypatch.setattr(experiment, "load", with_a_seed_to_come)
+    (outcome,) = verdicts.outcomes(test, "claims_tiny", verdicts.Tables([]))
+    assert (outcome.verdict, outcome.count) == ("not reproduced", "3 of 3")  # what both rows are to have
+    monkeypatch.setattr(experiment, "load", lambda name: dataclasses.replace(load(name), seeds=[0, 1, 2, 3]))
+    (outcome,) = verdicts.outcomes(test, "claims_tiny", verdicts.Tables([]))
+    assert (outcome.verdict, outcome.count) == ("undecided", "3 of 4")
+
+
+def test_a_row_may_stand_against_one_of_another_model() -> None:
+    test = verdicts.Test(
+        ["webnlg_smollm2"], "alphatuning/q3", "lora", "bleu_all", right_model="smollm2", models=["smollm2-greedy"]
+    )
+    (outcome,) = verdicts.outcomes(test, "webnlg_smollm2", verdicts.Tables([]))
+    assert (outcome.model, outcome.compared) == ("smollm2-greedy", "bleu_all: alphatuning/q3 against smollm2/lora")
+
+
 @pytest.mark.slow
 def test_size_claims_are_decided_without_any_run(tmp_path: Path) -> None:
     some = [claim for claim in verdicts.load() if claim.number in (1, 20)]
@@ -108,7 +139,7 @@ def test_size_claims_are_decided_without_any_run(tmp_path: Path) -> None:
     # Table 2: 1420 / 327 MB and 354.9 M / 0.22 M
     assert ratios["gpt2-m", "alphatuning/q3", "total_mb"] == pytest.approx(1419.6 / 327.2, rel=1e-3)
     assert ratios["gpt2-m", "alphatuning/q3", "trainable_params"] == pytest.approx(1604, rel=1e-3)
-    assert {o.verdict for o in judged[1]} == {"undecided"}
+    assert {o.verdict for o in judged[1]} == {"not run"}
 
 
 def test_a_claim_about_a_missing_row_is_one_line() -> None:

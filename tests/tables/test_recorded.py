@@ -12,7 +12,7 @@ import pytest
 from alphatune.compose.compose import config_of
 from alphatune.config import Config
 from alphatune.run import identity, record
-from alphatune.tables import experiment
+from alphatune.tables import experiment, tabulate
 from alphatune.tables.cells import Planner
 from alphatune.tables.recorded import Recorded
 from alphatune.versions import SCALES, SOLVERS
@@ -104,6 +104,18 @@ def test_a_search_of_an_earlier_solver_still_chooses_the_rate(tmp_path: Path) ->
     found = planner.cells()
     assert found.rates == {"tiny/lora": 3e-3} and not found.waiting
     assert [cell.record for cell in found.final] == [None]  # what is reported is run with today's
+    for cell in found.final:
+        assert cell.plan is not None
+        backbone, files = planner._backbone(cell.config)[0], planner._files(cell.config)[0]
+        assert backbone is not None and files is not None
+        run_id = identity.plan(cell.config, backbone, files, identity.Numbers()).run_id
+        model, data = {**whole["model"], "identity": backbone}, {**whole["data"], "files": files}
+        record.write(record.path_of(str(tmp_path), run_id), {**whole, "run_id": run_id, "model": model, "data": data})
+    shown = Planner(table, [f"runtime.records={tmp_path}"], run=False).cells()
+    results = tabulate.Results(shown)
+    assert len(results.earlier) == 1  # and shown until then, with a mark
+    (line,) = tabulate.grid("demo", table, results, [], []).lines
+    assert all(("earlier" in cell.marks) == (cell.n == 1) for cell in line.cells)
 
 
 def test_a_bad_record_is_named_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
