@@ -1,4 +1,4 @@
-# make demo    every method on the embedded default, offline, as one table
+# make demo    nine methods on the embedded default, offline, as one table
 # make test    linters, types and the default tests
 # make help    everything else
 SHELL := /bin/bash
@@ -34,7 +34,7 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $(READY)
 
-demo: $(READY) ## every method on the toy task, 3 seeds: table, records and plot in outputs/demo
+demo: $(READY) ## nine methods on the toy task, 3 seeds: table, records and plot in outputs/demo
 	$(BIN)/alphatune table demo --jobs $(JOBS) --out $(OUT) --set runtime.records=$(OUT)/records
 
 test: $(READY) lint ## linters, types and the default tests

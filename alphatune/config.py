@@ -63,7 +63,7 @@ class Data:
 
 @dataclass
 class Tiny:
-    """The small GPT-2 that is pre-trained here, on the toy world's text, the first time it is needed."""
+    """The small GPT-2: its weights are in the package; with other values it is pre-trained on the toy world's text."""
 
     layers: int = between(1, 48, 5)
     width: int = between(8, 4096, 128)

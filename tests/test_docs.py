@@ -22,8 +22,8 @@ _MODULE = re.compile(r"python -m (alphatune[\w.]*)")
 _COMMAND = re.compile(r"(?:`|^ *(?:\$ )?|[|(&] ?)alphatune ([a-z]+)\b", re.MULTILINE)
 
 
-def _rooms() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("rooms", ROOT / "docs" / "rooms.py")
+def _script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -44,13 +44,23 @@ def _commands(text: str) -> set[str]:
 
 
 def test_the_picture_of_the_rooms_is_that_of_the_code() -> None:
-    rooms = _rooms()
+    rooms = _script("rooms")
     assert rooms.ROOMS == ROOMS
     assert rooms.draw() == rooms.PICTURE.read_text(encoding="utf-8"), "python docs/rooms.py draws it again"
 
 
+def test_the_settings_are_those_of_the_schema() -> None:
+    settings = _script("settings")
+    page = settings.page()
+    assert page == settings.PAGE.read_text(encoding="utf-8"), "python docs/settings.py writes it again"
+    assert "| `quant.q` | `3` | a whole number from 1 to 8 | bits per weight |" in page
+    assert (
+        '`decode.stopping` | `length` | one of: length, bound, exact, first | "length" (LoRA)' in page
+    )  # from 3 lines
+
+
 def test_arrows_of_the_picture_are_imports() -> None:
-    rooms = _rooms()
+    rooms = _script("rooms")
     assert rooms.arrows("quant") == ["ground", "native"]
     assert rooms.arrows("packed") == ["ground", "store", "native", "quant"]
     assert rooms.arrows("ground") == []
@@ -80,6 +90,26 @@ def test_files_that_a_page_names_without_a_folder_exist(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_that_a_page_names_exist(page: Path) -> None:
     assert _commands(page.read_text(encoding="utf-8")) <= COMMANDS.keys()
+
+
+def _anchors(text: str) -> set[str]:
+    """Where a link into a page can lead: its headings, in lower case with dashes."""
+    heads = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", head).strip().lower()) for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere_in_the_checkout_and_on_the_site(page: Path) -> None:
+    outside = _script("site").outside()
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        name, _, anchor = link.partition("#")
+        if name.startswith(("https:", "http:")):
+            continue
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), link
+        there = target.relative_to(ROOT).as_posix()
+        assert there.startswith("docs/") or there in outside, f"docs/site.py does not bring {link}"
+        assert not anchor or anchor in _anchors(target.read_text(encoding="utf-8")), link
 
 
 def test_what_these_tests_look_at_is_found() -> None:

@@ -37,8 +37,9 @@ def published() -> Grid:
         Line("m/ft", "FT", "GPT-2 M", [size, _score(53.1, 53.4), _score(40.0, 42.0)], 5, 5, ["quoted"],
              "Hu et al. (2022)"),
         Line("m/a3", "Alpha_Tuning | 50% & q=3", "GPT-2 M",
-             [size, _score(52.0, 52.0, 3, ("partial",)), _score(41.0, 41.0, 3, ("partial", "dirty", "doubtful", "earlier"),
-                                                                 "printed twice")], 3, 5, ["substitute", "unsettled"]),
+             [size, _score(52.0, 52.0, 3, ("partial",)),
+              _score(41.0, 41.0, 3, ("partial", "dirty", "doubtful", "earlier"), "printed twice")],
+             3, 5, ["substitute", "unsettled"]),
         Line("l/ft", "FT", "GPT-2 L", [size, missing, missing], 0, 5, note="never\nrun"),
     ]  # fmt: skip
     return Grid(
