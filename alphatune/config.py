@@ -103,16 +103,21 @@ class Method:
 
     name: str = "alphatuning"
     label: str = ""  # the name printed in tables
-    # when our codes are found; nf4: bitsandbytes' codes instead, made whenever the model is loaded
-    quantize: str = one_of("never", "nf4", "before", "adapted", "frozen", "merged")
+    # when our codes are found; given: the backbone is a packed checkpoint; nf4: bitsandbytes' codes, made at loading
+    quantize: str = one_of("never", "nf4", "given", "before", "adapted", "frozen", "merged")
     train: str = one_of("nothing", "weights", "lora", "scales")
     trainable: str = one_of("first", "all", "gain")  # which scales, when scales train
     lora: Lora = field(default_factory=Lora)
 
     @property
     def codes(self) -> bool:
-        """Whether our own codes are found at some point, so that the group `quant` says something."""
+        """Whether the model has our own codes at some point, so that the group `quant` says something."""
         return self.quantize not in ("never", "nf4")
+
+    @property
+    def coded(self) -> bool:
+        """Whether adaptation starts from our own codes."""
+        return self.quantize in ("given", "before")
 
 
 @dataclass

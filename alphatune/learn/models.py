@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import alphatune
 from alphatune.config import Config, Model, Tiny
 from alphatune.errors import UserError
 from alphatune.hf import hub
@@ -61,6 +62,7 @@ def load(config: Config, store: Store) -> tuple[nn.Module, PreTrainedTokenizerBa
         set_seed,
     )  # fmt: skip
 
+    alphatune.register()  # the backbone may be packed
     model = config.model
     source = source_of(config, store)
     options: dict[str, Any] = {"revision": model.revision} if not Path(source).is_dir() else {}

@@ -20,6 +20,7 @@ from alphatune.versions import SCALES, SOLVERS, VERSIONS
 ADDED_LATER: dict[str, Any] = {"offset": False, "start": "greedy", "fields": dataclasses.asdict(Fields())}
 
 Spec = dict[str, Any]
+GIVEN = ("quant.format", "quant.q", "quant.group_size", "quant.offset")  # what a run must name as a packed model has it
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,8 @@ def unused(config: Config, overrides: list[str]) -> list[str]:
         if key.startswith("quant") and not method.codes:
             does = "has codes of its own" if method.quantize == "nf4" else "does not quantise"
             warnings.append(f"{override}: method={method.name} {does}; the setting has no effect")
+        elif key.startswith("quant") and method.quantize == "given" and key not in ("quant", *GIVEN):
+            warnings.append(f"{override}: method.quantize=given takes the model's codes; the setting has no effect")
         elif key in ("quant.calibration", "quant.damping", "quant.rounds") and not calibrated(config):
             solver = f"quant.solver={config.quant.solver}" if config.quant.format == "bcq" else "quant.format=uniform"
             warnings.append(f"{override}: {solver} does not calibrate; the setting has no effect")
@@ -131,14 +134,15 @@ def unused(config: Config, overrides: list[str]) -> list[str]:
 
 
 def calibrated(config: Config) -> bool:
-    """Whether the codes depend on training texts."""
-    return config.quant.format == "bcq" and config.quant.solver in CALIBRATED
+    """Whether the run's codes depend on training texts."""
+    return config.method.quantize != "given" and config.quant.format == "bcq" and config.quant.solver in CALIBRATED
 
 
 def numbers_of(config: Config) -> Numbers:
     """Today's numbers of the code that a run uses."""
     method = config.method
-    solver = SOLVERS.get(config.quant.solver, 1) if method.codes and config.quant.format == "bcq" else 1
+    solves = method.codes and method.quantize != "given" and config.quant.format == "bcq"
+    solver = SOLVERS.get(config.quant.solver, 1) if solves else 1
     which = "first" if config.quant.q == 1 else method.trainable  # of one plane's scales the first are all
     return Numbers(solver, SCALES.get(which, 1) if method.train == "scales" else 1)
 

@@ -26,7 +26,7 @@ from alphatune.errors import UserError
 from alphatune.learn import batches, methods, models, predict, ranks, residual, seeding, train
 from alphatune.packed import disk, nf4
 from alphatune.progress import Progress
-from alphatune.run import cuts, guessing, identity
+from alphatune.run import cuts, given, guessing, identity
 from alphatune.run.identity import Plan, Spec
 from alphatune.run.sizes import sizes
 from alphatune.store import Artifact, Store
@@ -108,12 +108,10 @@ class Run:
     @cached_property
     def train_examples(self) -> list[Example]:
         """The training split; a limit takes the first n of a shuffle that does not depend on the run's seed."""
-        limit = self.config.data.train_limit
-        if limit is None:
-            return self.dataset.train
-        shuffled = list(self.dataset.train)
-        random.Random(0).shuffle(shuffled)
-        return shuffled[:limit]
+        examples, limit = list(self.dataset.train), self.config.data.train_limit
+        if limit is not None:
+            random.Random(0).shuffle(examples)
+        return examples[:limit]
 
     @cached_property
     def test_examples(self) -> list[Example]:
@@ -154,7 +152,7 @@ class Run:
         def make(folder: Path) -> None:
             model, tokenizer = self.started()
             counts, validation = batches.Counts(), self._validation(tokenizer)
-            if self.plan.quantized is not None and validation and guessing.measured(self.config):
+            if self.config.method.coded and validation and guessing.measured(self.config):
                 loss = self._loss(model, tokenizer, validation[: guessing.TEXTS])
                 self.quantized_start = guessing.start(loss, self.config, min(guessing.TEXTS, len(validation)))
             curves = self.trained(model, tokenizer, counts)
@@ -209,7 +207,7 @@ class Run:
         if (
             self.quantized_start is None
             and guessing.measured(self.config)
-            and not (self.plan.quantized and self.plan.adapted)
+            and not (self.config.method.coded and self.plan.adapted)
         ):
             loss = json.loads((artifact.path / "loss.json").read_text(encoding="utf-8"))["validation_loss"]
             self.quantized_start = guessing.start(loss, self.config, len(self.validation_examples))
@@ -267,6 +265,7 @@ class Run:
             disk.install(model, self.codes().path, self.config.quant)
         elif self.config.method.quantize == "nf4":
             nf4.install(model)
+        given.check(model, self.config)
         return model, tokenizer
 
     def start(self) -> tuple[nn.Module, Any]:

@@ -67,19 +67,24 @@ def warnings(run: Run) -> list[str]:
 
 def _method(config: Config) -> Iterator[str]:
     method = config.method
-    if method.train == "scales" and method.quantize != "before":
+    if method.train == "scales" and not method.coded:
         yield (
             f"method={method.name} trains scales, but with method.quantize={method.quantize} nothing is quantised when "
             "it trains: use method.quantize=before"
         )
+    if method.quantize == "given" and method.train == "weights":
+        yield "method.quantize=given has codes for weights, which do not train: use method.train=scales or lora"
     if method.quantize == "nf4" and method.train == "weights":
         yield "method.quantize=nf4 freezes the weights: use method.train=lora, or method.quantize=never"
     if method.quantize == "nf4" and not nf4.installed():
         yield f"method={method.name}: {NF4_NEEDS}"
     if method.train == "lora" and method.lora.start == "residual" and method.quantize not in ("before", "nf4"):
+        lacks = (
+            "the dense weights are not there" if method.quantize == "given" else "nothing is quantised when LoRA starts"
+        )
         yield (
             f"method.lora.start=residual is what quantising took from the weights, but with method.quantize="
-            f"{method.quantize} nothing is quantised when LoRA starts: use method=bcq_lora or method=qlora"
+            f"{method.quantize} {lacks}: use method=bcq_lora or method=qlora"
         )
     if method.quantize in ("frozen", "merged") and method.train != "lora":
         yield (

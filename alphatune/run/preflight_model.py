@@ -25,6 +25,7 @@ from alphatune.learn import batches, methods, models
 from alphatune.packed import walk
 from alphatune.quant.grouping import Grouping
 from alphatune.quant.solvers import check_span
+from alphatune.run import given
 
 _MEASURED = 64  # texts of a split that are tokenised to find the longest: those with the most characters
 
@@ -74,11 +75,12 @@ def _problems(config: Config, texts: SplitTexts) -> list[str]:
 
 
 def _packed(settings: dict[str, Any], folder: Path, config: Config) -> Iterator[str]:
-    method = checkpoints.quant_method(settings)
-    if method and (config.method.quantize != "never" or config.method.train in ("weights", "scales")):
+    if config.method.quantize == "given":
+        yield from filter(None, [given.fault(settings.get("quantization_config"), config)])
+    elif method := checkpoints.quant_method(settings):
         yield (
-            f"{folder} is quantised already ({method}): give the dense checkpoint, or method=lora, which quantises "
-            "nothing"
+            f"{folder} is quantised already ({method}): give the dense checkpoint, or method.quantize=given, which "
+            "takes its codes"
         )
 
 

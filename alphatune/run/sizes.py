@@ -58,7 +58,7 @@ def sizes(model: nn.Module, config: Config) -> Sizes:
         total, checkpoint = FLOAT * (parameters - weights + lora) + codes, FLOAT * int(trainable or 0)
     elif method.quantize == "never":
         total, checkpoint = dense_bytes + FLOAT * lora, FLOAT * int(trainable or 0)
-    elif method.quantize == "before":
+    elif method.coded:
         total, checkpoint = packed_bytes + FLOAT * lora, FLOAT * int(trainable or 0)
     elif method.quantize == "frozen":
         total, checkpoint, trainable = packed_bytes + FLOAT * lora, FLOAT * (lora + head), None

@@ -89,6 +89,14 @@ def _host() -> str:
     return "".join(c for c in socket.gethostname() if c.isalnum())[:32] or "host"
 
 
+def share(folder: Path) -> None:
+    """Let all who may read `folder` read the files below it: safetensors writes them for their owner alone."""
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            with contextlib.suppress(PermissionError):  # file systems without rights of their own
+                path.chmod(folder.stat().st_mode & 0o666)
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename in `folder` survive a power cut, where the system allows opening folders."""
     if hasattr(os, "O_DIRECTORY"):

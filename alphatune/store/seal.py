@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from alphatune.store.files import file_sha256, write_atomically
+from alphatune.store.files import file_sha256, share, write_atomically
 
 MANIFEST = "manifest.json"
 
@@ -21,6 +21,7 @@ def digest(spec: Any) -> str:
 
 def seal(folder: Path, spec: dict[str, Any]) -> None:
     """Sync the files of `folder` and write the manifest that makes it whole."""
+    share(folder)
     files = {}
     for name, path in _files(folder).items():
         with path.open("rb") as f:

@@ -57,7 +57,7 @@ def kind_of(made: dict[str, Any]) -> str:
 def has_adapter(made: dict[str, Any]) -> bool:
     """Whether what the run trained is an adapter beside an untouched model."""
     method = made["config"]["method"]
-    return method["train"] in ("scales", "lora") and method["quantize"] in ("before", "never", "nf4")
+    return method["train"] in ("scales", "lora") and method["quantize"] in ("given", "before", "never", "nf4")
 
 
 def _front(made: dict[str, Any], kind: str, base: str | None) -> str:
@@ -257,7 +257,7 @@ def _title(made: dict[str, Any], kind: str) -> str:
 
 def _packed(made: dict[str, Any]) -> bool:
     """Whether the files hold packed layers: a LoRA over a coded W is merged after dequantisation."""
-    return made["config"]["method"]["quantize"] in ("before", "adapted", "merged")
+    return made["config"]["method"]["quantize"] in ("given", "before", "adapted", "merged")
 
 
 def _megabytes(size: int) -> str:

@@ -37,6 +37,7 @@ def new_folder(out: Path, overwrite: bool, keep: Sequence[Path] = ()) -> Iterato
     beside.mkdir()
     try:
         yield beside
+        files.share(beside)
         sealed.write(beside)
         shutil.rmtree(old, ignore_errors=True)
         if out.exists():

@@ -107,11 +107,13 @@ def _base(made: dict[str, Any], kind: str, given: str | None) -> str:
         return str(base)
     if given is not None:
         raise UserError(f"--base: belongs to --as adapter, not to --as {kind}")
+    if kind == "base" and method["quantize"] == "given":
+        raise UserError("--as base: the run began with a packed checkpoint, which is the base; use --as adapter")
     if kind == "base" and method["quantize"] != "before":
         raise UserError(f"--as base: method={method['name']} adapts no quantised model; use --as model")
     if kind == "model" and method["quantize"] == "nf4":
         raise UserError("--as model: LoRA beside NF4 codes cannot be merged; use --as adapter")
-    if kind == "model" and method["quantize"] == "before" and method["train"] == "lora":
+    if kind == "model" and method["quantize"] in ("given", "before") and method["train"] == "lora":
         raise UserError("--as model: LoRA beside codes cannot be merged; use --as base and --as adapter")
     return ""
 
@@ -183,7 +185,7 @@ def _write_model(source: Run, folder: Path, kind: str) -> None:
     """The final model, or the quantised one that adaptation started from, with its tokenizer."""
     model: Any
     model, tokenizer = source.final if kind == "model" else source.base()
-    if packed_layers(model):
+    if packed_layers(model) and source.config.method.quantize != "given":  # that model says how it was packed
         quantizer.mark_packed(model, source.config.quant.settings())
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

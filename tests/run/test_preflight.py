@@ -412,10 +412,21 @@ def test_a_packed_model_is_not_quantised_again(gpt2: Path, refused: Any, tmp_pat
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(gpt2 / name, packed / name)
     assert refused(*model(packed)) == [
-        f"{packed} is quantised already (alphatune_bcq): give the dense checkpoint, or method=lora, which quantises "
-        "nothing"
+        f"{packed} is quantised already (alphatune_bcq): give the dense checkpoint, or method.quantize=given, which "
+        "takes its codes"
     ]
-    assert warned(*model(packed), "method=lora") == []
+    given = [*model(packed), "method.quantize=given"]
+    named = "quant.format=bcq quant.q=2 quant.group_size=null quant.offset=false"
+    assert refused(*given) == [f"{packed}: its codes have {named}; name them so, whatever differs from the defaults"]
+    assert warned(*given, "quant.q=2") == warned(*given, "quant.q=2", "method=lora") == []
+    assert refused(*model(gpt2), "method.quantize=given") == [
+        f"{gpt2}: is not packed, but method.quantize=given takes its codes: `alphatune quantize` packs it"
+    ]
+    assert refused(*given, "quant.q=2", "method=full_ft") == [
+        "method.quantize=given has codes for weights, which do not train: use method.train=scales or lora"
+    ]
+    (residual,) = refused(*given, "quant.q=2", "method.train=lora", "method.lora.start=residual")
+    assert "with method.quantize=given the dense weights are not there" in residual
 
 
 def test_layers_that_settings_do_not_fit(refused: Any, gpt2: Path) -> None:

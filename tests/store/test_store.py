@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import time
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from alphatune.store import MANIFEST, Store, digest, write_atomically
 
@@ -25,6 +28,21 @@ def test_made_once_then_reused(tmp_path: Path) -> None:
     second = store.get("stage", {"a": 1}, lambda folder: pytest.fail("made again"))
     assert second.reused and second.path == first.path
     assert json.loads((first.path / MANIFEST).read_text())["spec"] == {"a": 1}
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_who_may_read_the_folder_may_read_its_files(tmp_path: Path, mask: int, mode: int) -> None:
+    def make(folder: Path) -> None:
+        (folder / "adapter").mkdir()
+        save_file({"a": torch.zeros(2)}, folder / "adapter" / "a.safetensors")  # written for its owner alone
+
+    before = os.umask(mask)
+    try:
+        made = Store(tmp_path).get("stage", {"mask": mask}, make)
+    finally:
+        os.umask(before)
+    files = [path for path in made.path.rglob("*") if path.is_file()]
+    assert {path.name: path.stat().st_mode & 0o777 for path in files} == {"a.safetensors": mode, MANIFEST: mode}
 
 
 def test_a_maker_that_fails_leaves_nothing(tmp_path: Path) -> None:
