@@ -72,11 +72,11 @@ def score(
         UserError: an unknown metric, lengths that differ, no input, or an input without reference.
     """
     chosen = _known(metrics, TEXT_METRICS)
-    corpus = Corpus.of(hypotheses, references, _processors() if jobs is None else jobs)
+    corpus = Corpus.of(hypotheses, references, processors() if jobs is None else jobs)
     for caveat in dict.fromkeys(metric.caveat(corpus) for metric in chosen):
         if caveat:
             log.warning(caveat)
-    names, groups = _groups(len(hypotheses), subsets)
+    names, groups = groups_of(len(hypotheses), subsets)
     values: dict[str, dict[str, Score]] = {name: {} for name in names}
     absent: dict[str, str] = {}
     for metric, result in zip(chosen, _compute(chosen, corpus, groups), strict=True):
@@ -114,7 +114,7 @@ def score_labels(
         raise UserError(f"{len(predictions)} predictions but {len(labels)} labels")
     if not len(labels):
         raise UserError("nothing to score: no labels")
-    names, groups = _groups(len(labels), subsets)
+    names, groups = groups_of(len(labels), subsets)
     values: dict[str, dict[str, Score]] = {name: {} for name in names}
     absent: dict[str, str] = {}
     for metric in chosen:
@@ -143,7 +143,8 @@ def _known(names: Sequence[str], known: Mapping[str, M]) -> list[M]:
     return [known[name] for name in unique]
 
 
-def _groups(count: int, subsets: Sequence[str] | None) -> tuple[list[str], Groups]:
+def groups_of(count: int, subsets: Sequence[str] | None) -> tuple[list[str], Groups]:
+    """All inputs, and those of each subset: the names, and the positions of their inputs."""
     names, groups = [ALL], [list(range(count))]
     if subsets is None:
         return names, groups
@@ -171,6 +172,6 @@ def _compute(metrics: Sequence[Metric], corpus: Corpus, groups: Groups) -> list[
         return [waiting[m.name].result() if m.external else done[m.name] for m in metrics]
 
 
-def _processors() -> int:
+def processors() -> int:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(usable, 8)

@@ -5,28 +5,47 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from alphatune.metrics.corpus import CHALLENGE_REFERENCES, EVALUATED_REFERENCES, MAX_REFERENCES, Corpus, Texts
-from alphatune.metrics.metric import Groups, Metric, take
+from alphatune.metrics.metric import Groups, Metric
 from alphatune.metrics.outside import unidecode
 
+ORDER = 4  # the longest n-grams
 
-def corpus_bleu(texts: Texts, missing: str | None, **options: Any) -> float:
-    """Corpus BLEU without smoothing; `missing` stands for each reference that an input has less than the others."""
+
+def counts(texts: Texts, missing: str | None, **options: Any) -> NDArray[np.int64]:
+    """What BLEU is made of, [inputs, 10]: n-grams of 1 to 4 that match, all of them, and the lengths of both texts.
+
+    `missing` stands for each reference that an input has less than the others.
+    """
     from sacrebleu.metrics import BLEU
 
+    bleu = BLEU(smooth_method="none", force=True, **options)  # force: no remark about texts that look tokenised
     width = max(len(refs) for refs in texts.references)
-    padded: list[list[str | None]] = [[*refs, *[missing] * (width - len(refs))] for refs in texts.references]
-    streams = [list(stream) for stream in zip(*padded, strict=True)]
-    # force: no remark about texts that look tokenised, which is what these recipes want
-    return float(BLEU(smooth_method="none", force=True, **options).corpus_score(texts.hypotheses, streams).score)
+    found = np.empty((len(texts.hypotheses), 2 * ORDER + 2), dtype=np.int64)
+    for row, (text, refs) in enumerate(zip(texts.hypotheses, texts.references, strict=True)):
+        padding = [] if missing is None else [missing] * (width - len(refs))
+        score = bleu.corpus_score([text], [[ref] for ref in [*refs, *padding]])
+        found[row] = [*score.counts, *score.totals, score.sys_len, score.ref_len]
+    return found
+
+
+def of_counts(total: NDArray[np.int64]) -> float:
+    """Corpus BLEU without smoothing of summed `counts`."""
+    from sacrebleu.metrics import BLEU
+
+    matches, grams, (length, reference) = (part.tolist() for part in np.split(total, [ORDER, 2 * ORDER]))
+    return float(BLEU.compute_bleu(matches, grams, length, reference, smooth_method="none").score)
 
 
 def _metric(
     name: str, form: Callable[[Corpus], Texts], missing: str | None, recipe: str | Callable[[], str], **options: Any
 ) -> Metric:
     def compute(corpus: Corpus, groups: Groups) -> list[float]:
-        texts = form(corpus)
-        return [corpus_bleu(take(texts, rows), missing, **options) for rows in groups]
+        inputs = counts(form(corpus), missing, **options)
+        return [of_counts(inputs[rows].sum(axis=0)) for rows in groups]
 
     def signature() -> str:
         import sacrebleu
@@ -35,7 +54,7 @@ def _metric(
         tool = f"nrefs:var|case:{case}|eff:no|tok:{options['tokenize']}|smooth:none|sacrebleu:{sacrebleu.__version__}"
         return f"{name}|{recipe if isinstance(recipe, str) else recipe()}|{tool}"
 
-    return Metric(name, compute, signature)
+    return Metric(name, compute, signature, summed=True)
 
 
 METRICS = [

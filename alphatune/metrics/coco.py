@@ -46,7 +46,7 @@ def _signature(name: str) -> Callable[[], str]:
 
 
 METRICS = [
-    Metric("rouge_l_e2e", _rouge_l, _signature("rouge_l_e2e|beta:1.2"), external=True),
+    Metric("rouge_l_e2e", _rouge_l, _signature("rouge_l_e2e|beta:1.2"), external=True, summed=True),
     Metric("cider", _cider, _signature("cider|n:4|sigma:6"), external=True),
 ]
 """The coco-caption metrics besides METEOR."""

@@ -25,6 +25,7 @@ class Metric:
     signature: Callable[[], str]
     caveat: Callable[[Corpus], str] = lambda corpus: ""  # one line that must be known about such texts' scores
     external: bool = False  # waits for a Java program: these run one after another, beside the rest
+    summed: bool = False  # a group's value follows from sums over its inputs, so that thousands of groups cost little
 
 
 def means(values: Sequence[float], groups: Groups) -> list[float]:

@@ -45,7 +45,7 @@ def _metric(name: str) -> Metric:
 
         return f"{name}|F1|stemmer|best-ref|mean|rouge_score:{importlib.metadata.version('rouge_score')}"
 
-    return Metric(name, compute, signature, caveat=caveat)
+    return Metric(name, compute, signature, caveat=caveat, summed=True)
 
 
 METRICS = [_metric("rouge1"), _metric("rouge2"), _metric("rougeL")]

@@ -175,6 +175,7 @@ METRICS = [
         "ter",
         _lora,
         lambda: f"ter|text:lower,split-nonword|refs:{MAX_REFERENCES}|min-over-refs|mean|algorithm:pyter3-0.3",
+        summed=True,
     ),
     Metric(
         "ter_ge",
@@ -183,6 +184,7 @@ METRICS = [
             f"ter_ge|tok:nltk-words:{words.version()}|refs:{EVALUATED_REFERENCES},missing-1|min-over-refs|mean|"
             "algorithm:pyter3-0.3"
         ),
+        summed=True,
     ),
 ]
 """pyter's TER, scale 0 to 1 and above; lower is better."""

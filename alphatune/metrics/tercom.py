@@ -46,7 +46,7 @@ def _metric(name: str, form: Callable[[Corpus], Texts], recipe: Callable[[], str
             f"{name}|{recipe()}|refs:{CHALLENGE_REFERENCES}|case:lc|tok:none|tercom|sacrebleu:{sacrebleu.__version__}"
         )
 
-    return Metric(name, lambda corpus, groups: tercom(form(corpus), groups, corpus.jobs), signature)
+    return Metric(name, lambda corpus, groups: tercom(form(corpus), groups, corpus.jobs), signature, summed=True)
 
 
 METRICS = [

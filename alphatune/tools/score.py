@@ -7,18 +7,20 @@ What a task is, its metrics and its labels among it, is said by `conf/task/`; wh
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from alphatune.config import Data, Task
 from alphatune.data import own, task_config, task_names
 from alphatune.data.example import Example
 from alphatune.data.load import load, split_of
 from alphatune.errors import UserError
-from alphatune.metrics import LABEL_METRICS, TEXT_METRICS, Scores, score, score_labels
+from alphatune.metrics import LABEL_METRICS, TEXT_METRICS, Scores, processors, score, score_labels
 from alphatune.metrics.labels import Label
 from alphatune.metrics.protocols import PROTOCOLS, protocols_of
 from alphatune.metrics.reading.classes import parse_labels
@@ -26,6 +28,10 @@ from alphatune.metrics.reading.files import LAYOUTS, read_lines, read_references
 from alphatune.metrics.reading.hypotheses import Hypotheses, read_hypotheses
 from alphatune.terminal import Parser, status_of
 
+if TYPE_CHECKING:
+    from alphatune.metrics.bootstrap import Difference
+
+Differences = dict[str, dict[str, "Difference"]]
 HELP = """\
 Score a file of texts or labels as the field scores the task. Nothing is downloaded and no model is loaded.
 
@@ -66,6 +72,7 @@ def parser() -> Parser:
         alphatune score --task webnlg --hypotheses outputs.txt --split test
         alphatune score --task e2e --hypotheses outputs.txt --references refs.txt --json
         alphatune score --task mine.yaml --hypotheses outputs.txt --split test
+        alphatune score --task webnlg --hypotheses a.txt --against b.txt --split test --metrics bleu
         """,
     )
     parser.add_argument(
@@ -87,6 +94,10 @@ def parser() -> Parser:
     parser.add_argument("--protocol", choices=list(PROTOCOLS), help="whose way of scoring, see above")
     parser.add_argument("--metrics", metavar="A,B", help="instead of the task's or the protocol's metrics")
     parser.add_argument("--jobs", type=int, metavar="N", help="worker processes (default: the processors, at most 8)")
+    parser.add_argument(
+        "--against", type=Path, metavar="FILE", help="other texts for the same inputs: differences, with intervals"
+    )
+    parser.add_argument("--draws", type=int, default=1000, metavar="N", help="of inputs, for --against (default: 1000)")
     parser.add_argument("--json", action="store_true", help="print one JSON object with unrounded values")
     return parser
 
@@ -110,11 +121,23 @@ def _run(args: argparse.Namespace) -> int:
     subsets = [example.subset for example in examples] if examples is not None and task.subsets else None
     if args.subsets is not None:
         subsets = _subsets(args.subsets, len(hypotheses.values))
+    differences: Differences = {}
     if task.kind != "generation":
+        if args.against is not None:
+            raise UserError(f"--against: compares texts, and {task.name} has labels")
         scores = _score_labels(task, metrics, hypotheses, examples, args, subsets)
     else:
-        scores = _score_texts(metrics, hypotheses, examples, args, subsets)
-    print((_as_json if args.json else _as_text)(task.name, len(hypotheses.values), metrics, scores))
+        references = _references(metrics, len(hypotheses.values), examples, args)
+        with _without("scipy", "sklearn"):
+            scores = score(metrics, hypotheses.texts(), references, subsets=subsets, jobs=args.jobs)
+            if args.against is not None:
+                differences = _differences(scores, hypotheses, references, args, subsets)
+    if args.json:
+        print(_as_json(task.name, len(hypotheses.values), metrics, scores, differences))
+    else:
+        print(_as_text(task.name, len(hypotheses.values), metrics, scores))
+        if differences:
+            print(_compared(differences, args))
     return 0 if scores.values["all"] else 1
 
 
@@ -178,20 +201,40 @@ def _subsets(path: Path, inputs: int) -> list[str]:
     return names
 
 
-def _score_texts(
-    metrics: list[str],
+def _references(
+    metrics: list[str], inputs: int, examples: list[Example] | None, args: argparse.Namespace
+) -> list[list[str]]:
+    if examples is not None:
+        return [list(example.targets) for example in examples]
+    keep_empty = any(protocol.keeps_empty for protocol in protocols_of(metrics))
+    return read_references(args.references, inputs, args.layout, keep_empty)
+
+
+def _differences(
+    scores: Scores,
     hypotheses: Hypotheses,
-    examples: list[Example] | None,
+    references: list[list[str]],
     args: argparse.Namespace,
     subsets: list[str] | None,
-) -> Scores:
-    if examples is not None:
-        references = [list(example.targets) for example in examples]
-    else:
-        keep_empty = any(protocol.keeps_empty for protocol in protocols_of(metrics))
-        references = read_references(args.references, len(hypotheses.values), args.layout, keep_empty)
-    with _without("scipy", "sklearn"):
-        return score(metrics, hypotheses.texts(), references, subsets=subsets, jobs=args.jobs)
+) -> Differences:
+    """Of every metric that is there, the difference to the texts of --against, input by input."""
+    from alphatune.metrics import bootstrap
+
+    others = read_hypotheses(args.against)
+    if hypotheses.ids is not None and others.ids is not None:
+        place = {name: row for row, name in enumerate(others.ids)}
+        if place.keys() != set(hypotheses.ids):
+            raise UserError(f"--against {args.against}: has other ids than {hypotheses.path}")
+        others = dataclasses.replace(others, values=[others.values[place[name]] for name in hypotheses.ids])
+    if len(others.values) != len(references):
+        raise UserError(f"--against {args.against}: {len(others.values)} texts, but there are {len(references)} inputs")
+    first, second = hypotheses.texts(), others.texts()
+    names = [name for name in scores.values["all"] if name in bootstrap.COMPARABLE]
+    if not names:
+        raise UserError(f"--against: compares {', '.join(bootstrap.COMPARABLE)}; --metrics names some of them")
+    return bootstrap.paired(
+        names, first, second, references, subsets=subsets, draws=args.draws, jobs=args.jobs or processors()
+    )
 
 
 @contextmanager
@@ -231,13 +274,15 @@ def _score_labels(
     return score_labels(metrics, predictions, labels, subsets=subsets)
 
 
-def _as_json(task: str, inputs: int, metrics: Sequence[str], scores: Scores) -> str:
+def _as_json(task: str, inputs: int, metrics: Sequence[str], scores: Scores, differences: Differences) -> str:
     values = {
         group: {name: {"value": score.value, "signature": score.signature} for name, score in row.items()}
         for group, row in scores.values.items()
     }
     protocols = {protocol.name: protocol.source for protocol in protocols_of(metrics)}
     told = {"task": task, "protocols": protocols, "inputs": inputs, "values": values, "absent": scores.absent}
+    if differences:
+        told["differences"] = {g: {n: dataclasses.asdict(d) for n, d in row.items()} for g, row in differences.items()}
     return json.dumps(told, indent=2, allow_nan=False)
 
 
@@ -256,4 +301,12 @@ def _as_text(task: str, inputs: int, metrics: Sequence[str], scores: Scores) -> 
             lines.append(" ".join([f"{group:<{width}}", *cells]))
         lines.extend(scores.values["all"][name].signature for name in present)
     lines.extend(f"{name} is absent: {reason}" for name, reason in scores.absent.items())
+    return "\n".join(lines)
+
+
+def _compared(differences: Differences, args: argparse.Namespace) -> str:
+    """A line for every group and metric."""
+    lines = [f"less {args.against}, with the middle 95 % over {args.draws} paired draws of the inputs:"]
+    for group, row in differences.items():
+        lines += [f"{group} {name}: {d.value:+.4f} [{d.low:+.4f}, {d.high:+.4f}]" for name, d in row.items()]
     return "\n".join(lines)

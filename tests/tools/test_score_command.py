@@ -139,6 +139,30 @@ def test_references_of_a_split(capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert "ids, line 3: the id 'test-1' stands in line 1 already" in fails(capsys, *argv, "hyp", "--ids", "ids")
 
 
+def test_differences_to_other_texts(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [{"id": f"test-{i}", "prediction": text} for i, text in enumerate(["a cat", "a dog", "It rains ."] * 4)]
+    Path("refs").write_text("".join(f"{line['prediction']} today\n" for line in lines))
+    Path("a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    worse = [{**line, "prediction": "a"} for line in lines]
+    Path("b.jsonl").write_text("".join(json.dumps(line) + "\n" for line in reversed(worse)))  # matched by id
+    argv = ["--task", "webnlg", "--references", "refs", "--hypotheses", "a.jsonl", "--against"]
+    assert command.main([*argv, "b.jsonl", "--metrics", "ter,nist", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert list(told["differences"]["all"]) == ["ter"]  # NIST would be worked out anew for every draw
+    found, (one,) = told["differences"]["all"]["ter"], [told["values"]["all"]["ter"]["value"]]
+    assert found["low"] < found["value"] < found["high"] < 0 < one
+    assert command.main([*argv, "b.jsonl", "--metrics", "ter", "--draws", "200"]) == 0
+    assert f"all ter: {found['value']:+.4f} [" in capsys.readouterr().out
+    Path("part").write_text("a\n")
+    assert "--against part: 1 texts, but there are 12 inputs" in fails(capsys, *argv, "part")
+    Path("other.jsonl").write_text("".join(json.dumps({**line, "id": f"x{line['id']}"}) + "\n" for line in lines))
+    assert "--against other.jsonl: has other ids than a.jsonl" in fails(capsys, *argv, "other.jsonl")
+    assert "--against: compares bleu, " in fails(capsys, *argv, "b.jsonl", "--metrics", "nist")
+    assert "99 draws: at least 100" in fails(capsys, *argv, "b.jsonl", "--metrics", "ter", "--draws", "99")
+    glue = ["--task", "glue/mrpc", "--hypotheses", "part", "--references", "part", "--against", "part"]
+    assert "--against: compares texts, and glue/mrpc has labels" in fails(capsys, *glue)
+
+
 def test_a_run_of_the_toy_task_can_be_scored(capsys: pytest.CaptureFixture[str]) -> None:
     examples = load_split("toy", "test")
     Path("h.jsonl").write_text(
