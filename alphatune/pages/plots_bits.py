@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alphatune.pages.style import COLOURS, save, style, titles
+from alphatune.run import record
 from alphatune.tables.aggregate import Records, column
 from alphatune.tables.experiment import Experiment
 
@@ -36,7 +37,7 @@ def loss_by_bits(experiment: Experiment, results: dict[str, Records], stem: Path
             levels.append((f"{row.group}, {row.label}", loss.mean))
             continue
         config = next(iter(records.values()))["config"]
-        lines[(*_codes(config["quant"]), config["method"]["train"] != "nothing")].append((bits.mean, loss.mean))
+        lines[(*_codes(config), config["method"]["train"] != "nothing")].append((bits.mean, loss.mean))
     with style():
         figure = Figure(figsize=(9, 5), layout="constrained")
         axis = figure.subplots()
@@ -55,9 +56,10 @@ def loss_by_bits(experiment: Experiment, results: dict[str, Records], stem: Path
         return save(figure, stem)
 
 
-def _codes(quant: dict[str, Any]) -> tuple[str, str]:
+def _codes(config: dict[str, Any]) -> tuple[str, str]:
     """What a line is called: how codes were found, and how many weights share a scale."""
-    solver = quant["solver"] + (" + offset" if quant["offset"] else "")
+    quant = config["quant"]
+    solver = record.solver(config) + (" + offset" if quant["offset"] else "")
     return solver, "one scale per row" if quant["group_size"] is None else f"g = {quant['group_size']}"
 
 

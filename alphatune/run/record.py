@@ -121,6 +121,11 @@ def public_config(config: Config) -> dict[str, Any]:
     return values
 
 
+def solver(config: dict[str, Any]) -> str:
+    """What found the codes of a recorded run: a solver, or "given" where its backbone came with them."""
+    return "given" if config["method"]["quantize"] == "given" else str(config["quant"]["solver"])
+
+
 def environment() -> dict[str, Any]:
     """Versions and hardware."""
     import torch

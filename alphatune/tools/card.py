@@ -158,7 +158,7 @@ def _codes(made: dict[str, Any], kind: str) -> str:
             "bnb_4bit_use_double_quant=True)`."
         )
     quant = made["config"]["quant"]
-    format_ = {"bcq": f"binary codes ({quant['solver']})", "uniform": "uniform codes"}[quant["format"]]
+    format_ = {"bcq": f"binary codes ({record.solver(made['config'])})", "uniform": "uniform codes"}[quant["format"]]
     group = f"group of {quant['group_size']} weights" if quant["group_size"] else "row"
     codes = f"{quant['q']}-bit {format_}, with one set of float32 scales per {group}"
     layers = f"The linear layers inside the {'base' if kind == 'adapter' else 'model'}'s transformer blocks"

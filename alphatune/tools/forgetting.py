@@ -73,9 +73,9 @@ def _main(given: argparse.Namespace) -> int:
 
 def _described(made: dict[str, Any]) -> dict[str, Any]:
     """A run in words, and what its tasks share on disk and have of their own, in bytes."""
-    label, quant, sizes = made["label"], made["config"]["quant"], made["sizes"]
+    label, config, sizes = made["label"], made["config"], made["sizes"]
     if sizes["groups"]:
-        label += f", q={quant['q']}, {quant['solver']}"
+        label += f", q={config['quant']['q']}, {record.solver(config)}"
     own = sizes["checkpoint_bytes"]
     return {"label": label, "shared_bytes": sizes["total_bytes"] - own, "task_bytes": own}
 

@@ -105,7 +105,10 @@ def test_scores_and_curves(tmp_path: Path) -> None:
 
 def _quantised(loss: float, q: int, trained: bool, group: int | None = None, solver: str = "gptq") -> dict[str, Any]:
     """A run of 1,000 weights and 100 other parameters; a scale of 32 bits per plane and 100 weights."""
-    config = {"method": {"train": "scales" if trained else "nothing"}, "task": {"kind": "generation"}}
+    config = {
+        "method": {"quantize": "before", "train": "scales" if trained else "nothing"},
+        "task": {"kind": "generation"},
+    }
     quant = {"solver": solver, "offset": solver == "gptq", "group_size": group, "q": q}
     sizes = {"groups": 10, "linear_weights": 1000, "dense_bytes": 4400, "total_bytes": 400 + 125 * q + 40 * q}
     return {"config": {**config, "quant": quant}, "validation_loss": loss, "sizes": sizes, "scores": {}}

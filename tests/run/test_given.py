@@ -76,6 +76,7 @@ def test_its_adapter_is_packaged_and_its_base_is_the_checkpoint(quick: list[str]
     call[1] = str(tmp_path / "model")
     assert main(["package", *call, "--as", "model"]) == 0
     assert _logits(tmp_path / "model") == tuned
+    assert "binary codes (given)" in (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
     call[1] = str(tmp_path / "base")
     assert main(["package", *call, "--as", "base"]) == 2
 
