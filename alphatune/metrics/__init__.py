@@ -173,5 +173,6 @@ def _compute(metrics: Sequence[Metric], corpus: Corpus, groups: Groups) -> list[
 
 
 def processors() -> int:
+    """The processors that this process may use, at most 8."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(usable, 8)
