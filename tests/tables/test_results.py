@@ -14,7 +14,9 @@ from alphatune.tables import experiment, tabulate, verdicts
 from alphatune.tables.cells import Planner
 from alphatune.tables.tabulate import Results
 
-RUN_HERE = re.compile(r"demo|claims_tiny|solvers_\w+|real_\w+|\w+_mini|webnlg_smollm2|passes_smollm2|e2e_smollm2|shared_codes|glue_minilm")
+RUN_HERE = re.compile(
+    r"demo|claims_tiny|solvers_\w+|real_\w+|\w+_mini|(webnlg|passes|e2e)_smollm2|shared_codes|glue_minilm"
+)
 OURS = [name for name in experiment.names() if RUN_HERE.fullmatch(name)]  # runs of these are committed
 
 
