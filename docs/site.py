@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-OUTSIDE = ["results/tables/*.md", "results/tables/*.png", "results/forgetting/smollm2.*", "examples/general.txt"]
+OUTSIDE = [
+    "results/tables/*.md",
+    "results/tables/*.png",
+    "results/forgetting/smollm2*",
+    "results/reading/*.csv",
+    "examples/general.txt",
+]
 
 
 def outside() -> list[str]:
