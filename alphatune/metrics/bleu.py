@@ -40,12 +40,22 @@ def of_counts(total: NDArray[np.int64]) -> float:
     return float(BLEU.compute_bleu(matches, grams, length, reference, smooth_method="none").score)
 
 
+def ratio_of_counts(total: NDArray[np.int64]) -> float:
+    """How long the texts of summed `counts` are, as a share of the references that BLEU takes for each: the closest."""
+    return float(total[-2] / total[-1]) if total[-1] else 0.0
+
+
 def _metric(
-    name: str, form: Callable[[Corpus], Texts], missing: str | None, recipe: str | Callable[[], str], **options: Any
+    name: str,
+    form: Callable[[Corpus], Texts],
+    missing: str | None,
+    recipe: str | Callable[[], str],
+    value: Callable[[NDArray[np.int64]], float] = of_counts,
+    **options: Any,
 ) -> Metric:
     def compute(corpus: Corpus, groups: Groups) -> list[float]:
         inputs = counts(form(corpus), missing, **options)
-        return [of_counts(inputs[rows].sum(axis=0)) for rows in groups]
+        return [value(inputs[rows].sum(axis=0)) for rows in groups]
 
     def signature() -> str:
         import sacrebleu
@@ -77,5 +87,15 @@ METRICS = [
     ),
     # E2E: `measure_scores.py -p` of e2e-metrics, on the texts as they are.
     _metric("bleu_e2e", lambda c: c.raw, None, "text:raw|refs:all", tokenize="13a", lowercase=True),
+    # Why a BLEU is low: below 1, its brevity penalty is exp(1 - 1 / length).
+    _metric(
+        "length",
+        lambda c: c.normalised,
+        None,
+        f"text:lower,split-nonword|refs:{MAX_REFERENCES}",
+        ratio_of_counts,
+        tokenize="13a",
+    ),
+    _metric("length_e2e", lambda c: c.raw, None, "text:raw|refs:all", ratio_of_counts, tokenize="13a", lowercase=True),
 ]
 """The BLEU metrics."""

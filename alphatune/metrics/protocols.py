@@ -67,6 +67,12 @@ PROTOCOLS: dict[str, Protocol] = {
             "the metrics of GLUE (Wang et al. 2019), by scikit-learn and scipy",
         ),
         Protocol(
+            "lengths",
+            ("webnlg", "dart", "toy", "e2e", "own"),
+            ("length", "length_e2e"),
+            "sacrebleu: the lengths that the brevity penalty of bleu and bleu_e2e compares",
+        ),
+        Protocol(
             "nltk",
             ("webnlg", "dart", "toy", "e2e", "own"),
             ("meteor_nltk", "nist_nltk"),

@@ -34,34 +34,38 @@ def measured(config: Config) -> bool:
 def start(loss: float, config: Config, texts: int) -> Start:
     """`loss` beside that of guessing among the tokens that the run's model knows; said if it is worse."""
     skeleton = models.skeleton(config.model, config.task.kind, len(config.task.labels))
-    return tell(Start(loss, math.log(skeleton.config.vocab_size), texts), config.quant)  # type: ignore[union-attr, arg-type]
+    return tell(Start(loss, math.log(skeleton.config.vocab_size), texts), config)  # type: ignore[union-attr, arg-type]
 
 
-def tell(found: Start, quant: Quant) -> Start:
+def tell(found: Start, config: Config) -> Start:
     """Log the warning, if there is one to give; returns what it was given."""
-    line = warning(found, quant)
+    line = warning(found, config.quant, config.method.quantize == "given")
     if line:
         log.warning("%s", line)
     return found
 
 
-def warning(found: Start, quant: Quant) -> str | None:
-    """The line for a model that is worse than guessing; None for a better one."""
+def warning(found: Start, quant: Quant, given: bool = False) -> str | None:
+    """The line for a model that is worse than guessing; None for a better one. `given`: its backbone came packed."""
     if found.loss <= found.guessing:
         return None
     texts = "1 validation text" if found.texts == 1 else f"{found.texts} validation texts"
     return (
         f"quantised, this model is worse than guessing: {found.loss:.2f} nats a token on {texts}, where all tokens "
-        f"alike (ln V) give {found.guessing:.2f}; try {_advice(quant)}"
+        f"alike (ln V) give {found.guessing:.2f}; try {_advice(quant, given)}"
     )
 
 
-def _advice(quant: Quant) -> str:
+def _advice(quant: Quant, given: bool) -> str:
+    solver, group, bits = "quant.solver=gptq quant.offset=true", "quant.group_size={}", "quant.q={}"
+    if given:  # these settings choose nothing in such a run: they name what `alphatune quantize` chose
+        solver, group, bits = "--solver gptq --offset", "--group-size {}", "--bits {}"
     tries = []
-    if quant.format == "bcq" and not (quant.solver == "gptq" and quant.offset):
-        tries.append("quant.solver=gptq quant.offset=true")
+    if quant.format == "bcq" and not (quant.solver == "gptq" and quant.offset and not given):
+        tries.append(solver)
     small = isinstance(quant.group_size, int) and quant.group_size <= 64
-    tries.append(f"quant.group_size={max(1, int(quant.group_size or 0) // 2) if small else 64}")
+    tries.append(group.format(max(1, int(quant.group_size or 0) // 2) if small else 64))
     if quant.q < 8:
-        tries.append(f"quant.q={quant.q + 1}")
-    return tries[0] if len(tries) == 1 else f"{', '.join(tries[:-1])} or {tries[-1]}"
+        tries.append(bits.format(quant.q + 1))
+    said = tries[0] if len(tries) == 1 else f"{', '.join(tries[:-1])} or {tries[-1]}"
+    return f"a backbone from `alphatune quantize` with {said}" if given else said

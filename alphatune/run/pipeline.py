@@ -165,7 +165,7 @@ class Run:
         artifact = self._stage("adapt", spec, make)
         self.store.clear_scratch("adapt", spec)  # only now: a kill before this line repeats no training
         if not self.quantized_start and "quantized_start" in (report := self._report(artifact)):
-            self.quantized_start = guessing.tell(guessing.Start(**report["quantized_start"]), self.config.quant)
+            self.quantized_start = guessing.tell(guessing.Start(**report["quantized_start"]), self.config)
         return artifact
 
     def started(self) -> tuple[nn.Module, Any]:

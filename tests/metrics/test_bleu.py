@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sacrebleu.metrics import BLEU
 
 from alphatune.metrics import score
 from alphatune.metrics.corpus import normalise
@@ -71,3 +73,18 @@ def test_repeating_a_reference_for_a_missing_one_changes_nothing() -> None:
 @pytest.mark.parametrize("metric", ["bleu", "bleu_dart", "bleu_e2e"])
 def test_empty_hypotheses_score_zero(metric: str) -> None:
     assert value(metric, ["", ""], [["a b c d"], ["e f g h"]]) == 0.0
+
+
+@pytest.mark.parametrize("metric", ["length", "length_e2e"])
+def test_lengths_are_those_that_the_brevity_penalty_compares(metric: str) -> None:
+    # words that match wherever they stand leave nothing in BLEU but the penalty
+    references = [["a b c d e f g h", "a b c d e"], ["k l m n o p q r s t"]]
+    texts = ["a b c d e f", "k l m n o"]  # the closest references have 5 and 10 words
+    assert value(metric, texts, references) == pytest.approx(11 / 15)
+    assert value("bleu_e2e", texts, references) == pytest.approx(100 * math.exp(1 - 15 / 11))
+
+
+def test_lengths_are_those_of_sacrebleu() -> None:
+    texts, references = ["It costs 3.50, no?", "Yes"], [["It is 3.50.", "It costs little"], ["No, not at all"]]
+    theirs = BLEU(lowercase=True).corpus_score(texts, [[references[0][0], references[1][0]], [references[0][1], None]])
+    assert value("length_e2e", texts, references) == pytest.approx(theirs.sys_len / theirs.ref_len)

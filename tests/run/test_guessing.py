@@ -32,6 +32,13 @@ def test_the_warning_names_the_loss_that_of_guessing_and_what_is_not_tried_yet(q
     assert guessing.warning(guessing.Start(found.guessing, found.guessing, 1), quant) is None  # as good as guessing
 
 
+def test_where_the_backbone_came_packed_the_advice_is_how_to_pack_it_anew() -> None:
+    line = guessing.warning(guessing.Start(14.59, 10.8, 1), Quant(q=3), given=True)
+    assert line is not None and line.endswith(
+        "; try a backbone from `alphatune quantize` with --solver gptq --offset, --group-size 64 or --bits 4"
+    )
+
+
 def told(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [line for line in caplog.messages if "worse than guessing" in line]
 
