@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -34,6 +35,8 @@ def checked(config: Config) -> Config:
     Raises:
         UserError: a value outside its allowed set.
     """
+    if config.model.name_or_path.startswith("~"):  # no shell expands it behind a "="
+        config.model.name_or_path = str(Path(config.model.name_or_path).expanduser())
     config.model.name = config.model.name or config.model.name_or_path.rstrip("/").rsplit("/", 1)[-1]
     ranges.check(config)
     _check_heads(config.model.tiny)

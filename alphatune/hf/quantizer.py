@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from transformers.core_model_loading import revert_weight_conversion
 from transformers.quantizers import auto
 from transformers.quantizers.base import HfQuantizer
 
@@ -59,7 +60,7 @@ def quantize_model(
         return model
     quantizer = PackedQuantizer(config, pre_quantized=False)
     quantizer.progress, quantizer.calibration = progress, calibration
-    quantizer.postprocess_model(model)  # type: ignore[arg-type]
+    quantizer._process_model_after_weight_loading(model)  # marks the model only once it is packed
     _attach(quantizer, model)
     return model
 
@@ -153,13 +154,15 @@ class PackedQuantizer(HfQuantizer):
         state: dict[str, Tensor] = model.state_dict()
         first = next((n for n in state if n.endswith(".qweight")), None)
         if first is not None:
-            state[first.removesuffix("qweight") + "weight"] = checksum.listed(state)
+            as_saved = revert_weight_conversion(model, dict(state))  # experts have other names in files
+            state[first.removesuffix("qweight") + "weight"] = checksum.listed(as_saved)
         return state, {}
 
     def _dequantize(self, model: Any, dtype: torch.dtype | None = None) -> Any:
         """`model.dequantize()`: ordinary layers with the weights that the packed ones stand for."""
+        dense = unpack_layers(model, dtype or torch.float32)
         model.hqq_quantized = False
-        return unpack_layers(model, dtype or torch.float32)
+        return dense
 
     def is_serializable(self) -> bool:
         """Packed models can be saved."""

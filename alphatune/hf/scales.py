@@ -166,7 +166,11 @@ class AlphaTuningLayer(nn.Module, BaseTunerLayer):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AlphaTuningLayer:
         """`to`, `half` and the like move the scales but leave them float32, as those of the base."""
+        self.base_layer._apply(fn, recurse)  # first: it knows what of it may change its dtype
         return super()._apply(moved_only(fn), recurse)
+
+    def _get_base_layer_device_and_dtype(self, base_layer: Any) -> tuple[torch.device, torch.dtype]:
+        return base_layer.qweight.device, torch.float32  # peft's own would round the scales to the dtype of the bias
 
     def base_tensors(self) -> list[Tensor]:
         """Codes and scales of the base, without any merged adapter."""
@@ -237,15 +241,9 @@ class AlphaTuningModel(BaseTuner):
         peft_config.base_fingerprint = found or expected
 
     def _create_and_replace(
-        self,
-        peft_config: Any,
-        adapter_name: str,
-        target: nn.Module,
-        target_name: str,
-        parent: nn.Module,
-        current_key: str,
-        parameter_name: str | None = None,
-    ) -> None:
+        self, peft_config: Any, adapter_name: str, target: nn.Module, target_name: str, parent: nn.Module,
+        current_key: str, parameter_name: str | None = None,
+    ) -> None:  # fmt: skip
         layer = target if isinstance(target, AlphaTuningLayer) else None
         if layer is None:
             if not isinstance(target, PackedLinear):

@@ -8,7 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from alphatune.errors import UserError
 from alphatune.learn.batches import IGNORED
+
+_CHECKED = 8  # tokens looked at
 
 
 def token_losses(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -22,7 +25,7 @@ def token_losses(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Te
     wanted = labels != IGNORED
     hidden = inner.base_model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)[0]
     logits = inner.get_output_embeddings()(hidden[:, :-1][wanted])
-    return _cap(logits, inner.config), labels[wanted]
+    return _finished(logits, inner.config), labels[wanted]
 
 
 def language_loss(model: nn.Module, batch: dict[str, Tensor], smoothing: float = 0.0) -> Tensor:
@@ -40,7 +43,31 @@ def classification_loss(model: nn.Module, batch: dict[str, Tensor], smoothing: f
     return functional.cross_entropy(logits, labels, label_smoothing=smoothing)
 
 
-def _cap(logits: Tensor, config: Any) -> Tensor:
-    """Gemma's and others' last step on logits, which their forward applies after the LM head."""
+def _finished(logits: Tensor, config: Any) -> Tensor:
+    """The last steps of Gemma, Granite, Cohere and others on logits, which their forward takes after the LM head."""
+    if (divisor := getattr(config, "logits_scaling", None)) is not None:
+        logits = logits / divisor
+    if (factor := getattr(config, "logit_scale", None)) is not None:
+        logits = logits * factor
     cap = getattr(config, "final_logit_softcapping", None)
     return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+@torch.no_grad()
+def check_logits(model: nn.Module, tokens: list[int]) -> None:
+    """Refuse a model whose forward does something to its logits that `token_losses` does not know.
+
+    Raises:
+        UserError: the two disagree on the first few of `tokens`.
+    """
+    inner: Any = getattr(model, "get_base_model", lambda: model)()
+    ids = torch.tensor([tokens[:_CHECKED]], device=next(model.parameters()).device)
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    training = model.training
+    model.eval()
+    ours, theirs = token_losses(model, {**batch, "labels": ids})[0].float(), inner(**batch).logits[0, :-1].float()
+    model.train(training)
+    if float((ours - theirs).norm()) > 0.05 * float(theirs.norm()):  # far above what half precision rounds
+        raise UserError(
+            f"{type(inner).__name__}: changes logits after its LM head in a way that training does not know"
+        )

@@ -98,6 +98,12 @@ def score(folder: Path, examples: list[Example], config: Config) -> dict[str, An
     return {"values": values, "absent": result.absent}
 
 
+def absent(folder: Path) -> str | None:
+    """What the scores in `folder` lack, as text: metrics that this machine may have by now; None if they lack none."""
+    names = json.loads((folder / "scores.json").read_text(encoding="utf-8"))["absent"]
+    return f"lacks {', '.join(names)}" if names else None
+
+
 def _generated(model: nn.Module, tokenizer: Any, items: list[Item], config: Config) -> Iterable[dict[str, Any]]:
     end, pad, prompts = batches.end_token(tokenizer), tokenizer.pad_token_id, [item.input_ids for item in items]
     for found in beam_search(model, prompts, config.decode, end_tokens=[end], pad_token=pad):

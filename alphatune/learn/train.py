@@ -27,7 +27,7 @@ from alphatune.config import Config
 from alphatune.errors import UserError
 from alphatune.learn import batches, ranks, resume, shards
 from alphatune.learn.batches import Item
-from alphatune.learn.loss import classification_loss, language_loss, token_losses
+from alphatune.learn.loss import check_logits, classification_loss, language_loss, token_losses
 from alphatune.progress import Progress
 
 TRAINED = "trained.safetensors"
@@ -63,12 +63,14 @@ def train(
         device: where to train; None: where the model is.
 
     Raises:
-        UserError: the loss became NaN or infinite.
+        UserError: the loss became NaN or infinite, or the model does to its logits what our loss does not know.
     """
     hp, tr = config.hparams, config.trainer
     _check_lengths(model, [*train_items, *validation_items])
     if ranks.rank() == 0:
         ranks.words.say(ranks.TRAIN)
+    if config.task.kind == "generation" and not config.runtime.shard:
+        check_logits(model, train_items[0].input_ids)
     steps = tr.max_steps or batches.steps_of(len(train_items), hp.batch_size, hp.epochs)
     every = max(1, steps // tr.evals)
     saving = tr.saves > 0 and steps > tr.saves
@@ -103,6 +105,7 @@ def train(
         dataloader_pin_memory=device.type == "cuda",
         logging_nan_inf_filter=False,
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # more GPUs are for more processes, not for DataParallel
     curves = Curves()
     trainer = _Trainer(
         model=model,
@@ -180,6 +183,10 @@ class _Trainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
         smoothing = self.config.hparams.label_smoothing
+        with self.accelerator.autocast():  # which else only the model's own forward is wrapped in
+            return self._loss(model, inputs, smoothing)
+
+    def _loss(self, model: nn.Module, inputs: dict[str, Any], smoothing: float) -> Tensor:
         if ranks.is_parallel(model):
             ranks.reseed(self.state.global_step, self.args.seed)
             return model(self.loss_of, inputs, smoothing)
@@ -223,7 +230,8 @@ class _Trainer(Trainer):
         items: Any = self.eval_dataset
         training = model.training
         model.eval()
-        loss = {"eval_loss": validation_loss(model, items, self.config, self.data_collator, shared=True)}
+        with self.accelerator.autocast():
+            loss = {"eval_loss": validation_loss(model, items, self.config, self.data_collator, shared=True)}
         model.train(training)
         self.log(loss)
         # or the Trainer would evaluate the last step again at the end of the epoch

@@ -55,8 +55,7 @@ def paired(
     for name in metrics:
         if name not in COMPARABLE:
             raise UserError(f"{name}: no sum over inputs, so no draws of them; choose from {', '.join(COMPARABLE)}")
-    if draws < 100:
-        raise UserError(f"{draws} draws: at least 100, or the ends of an interval say nothing")
+    check_draws(draws)
     names, groups = groups_of(len(references), subsets)
     generator = np.random.default_rng(seed)
     drawn = [each for rows in groups for each in (rows, *generator.choice(rows, (draws, len(rows))).tolist())]
@@ -68,3 +67,13 @@ def paired(
             low, high = np.percentile(part[1:], [2.5, 97.5])
             found[name][metric] = Difference(float(part[0]), float(low), float(high))
     return found
+
+
+def check_draws(draws: int) -> None:
+    """Refuse too few draws for an interval.
+
+    Raises:
+        UserError: fewer than 100.
+    """
+    if draws < 100:
+        raise UserError(f"{draws} draws: at least 100, or the ends of an interval say nothing")

@@ -10,6 +10,8 @@ from torch import Tensor
 from alphatune.quant.grouping import Grouping
 from alphatune.quant.packing import unpack
 
+_Part = Tensor | torch.dtype | str | None
+
 
 class DenseWeight:
     """The weight of one layer, kept as long as what it was made of stays the same.
@@ -18,10 +20,10 @@ class DenseWeight:
     """
 
     def __init__(self) -> None:
-        self._made_of: tuple[tuple[Tensor | str | None, int | None], ...] = ()  # with the versions of tensors
+        self._made_of: tuple[tuple[_Part, int | None], ...] = ()  # with the versions of tensors
         self._weight: Tensor | None = None
 
-    def of(self, made_of: tuple[Tensor | str | None, ...], rebuild: Callable[[], Tensor]) -> Tensor:
+    def of(self, made_of: tuple[_Part, ...], rebuild: Callable[[], Tensor]) -> Tensor:
         """The weight made of these tensors (and of what else names it); `rebuild` is called if it is not at hand.
 
         It is not kept where torch does not count how often a tensor is written to.

@@ -120,11 +120,12 @@ class PackedLinear(nn.Module):
         if torch.jit.is_tracing():  # plain operations: a trace cannot hold a Python function
             y = x @ plain_weight_t(self.qweight, *self.effective(scale, which), self.grouping).to(x.dtype)
         elif self._dense is not None and not training:
-            made_of = (self.qweight, self.alpha, self.offset, scale, which)
-            y = x @ self._dense.of(made_of, lambda: self.weight_t(scale, which)).to(x.dtype)
+            made_of = (self.qweight, self.alpha, self.offset, scale, which, x.dtype)
+            y = x @ self._dense.of(made_of, lambda: self.weight_t(scale, which).to(x.dtype))
         elif which == "gain" and scale is not None and self.grouping.count == self.out_features:
             # one gain per output: scale the frozen product, so neither x nor a weight gradient is needed
-            y = self._times_weight(x, None, None, 0) * (scale / self._gain())[0].to(x.dtype)
+            # in float32: next to 1 the steps of half precision are wider than what training changes
+            y = (self._times_weight(x, None, None, 0) * (scale / self._gain())[0]).to(x.dtype)
         else:
             y = self._times_weight(x, scale, which, 1 if which == "first" else self.bits)
         bias = self._parameters["bias"]
@@ -142,13 +143,14 @@ class PackedLinear(nn.Module):
             return _PackedProduct.apply(x, qweight, alpha, offset, self.grouping, trained)
         path = fastest(x, qweight, own_alpha, own_offset, self.grouping)
         if path == "dense" and not (self.training and torch.is_grad_enabled()):  # a training's memory is not for it
-            made_of = (qweight, own_alpha, own_offset, scale, which)
+            made_of = (qweight, own_alpha, own_offset, scale, which, x.dtype)
             tell_of_dense_weights(fast())
             if torch.are_deterministic_algorithms_enabled():  # the very product that a rebuilt weight gives
-                weight = self._kept.of((*made_of, "in, out"), lambda: self.weight_t(scale, which))
-                return x @ weight.to(x.dtype)
-            weight = self._kept.of((*made_of, "out, in"), lambda: self.weight_t(scale, which).T.contiguous())
-            return linear(x, weight.to(x.dtype))  # at few rows a third faster than the other way round
+                return x @ self._kept.of((*made_of, "in, out"), lambda: self.weight_t(scale, which).to(x.dtype))
+            turned = self._kept.of(
+                (*made_of, "out, in"), lambda: self.weight_t(scale, which).T.contiguous().to(x.dtype)
+            )
+            return linear(x, turned)  # at few rows a third faster than the other way round
         if scale is not None:
             own_alpha, own_offset = self.effective(scale, which)
         if path is not None and path != "dense":
@@ -166,8 +168,13 @@ class PackedLinear(nn.Module):
         return f"{self.in_features}, {self.out_features}, bits={self.bits}, group_size={self.grouping.size}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PackedLinear:
-        """`to`, `half` and the like move this layer but leave its dtypes: codes cannot change, scales are float32."""
-        return super()._apply(moved_only(fn), recurse)
+        """`to`, `half` and the like move codes and scales but leave their dtypes; the bias goes as any layer's does."""
+        bias, moved = self._parameters["bias"], moved_only(fn)
+
+        def applied(tensor: Tensor) -> Tensor:
+            return fn(tensor) if tensor is bias else moved(tensor)
+
+        return super()._apply(applied, recurse)
 
     def _gain(self) -> Tensor:
         """The initial gain [G, R]: s for uniform codes (alpha_1 = s / 2), alpha_1 for BCQ; 1 where that is 0."""

@@ -106,7 +106,7 @@ def fastest(x: Tensor, qweight: Tensor, alpha: Tensor, offset: Tensor | None, gr
     deterministic algorithms never a kernel: which is the fastest depends on the machine, and their sums differ in the
     last bit.
     """
-    if not x.is_cpu:
+    if not x.is_cpu or x.shape[-1] != grouping.columns:  # of the wrong width: torch's product says so
         return None
     if not fast():
         return "dense"

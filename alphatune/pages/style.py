@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alphatune.errors import UserError
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -47,9 +49,16 @@ def titles(figure: Figure, title: str, subtitle: str = "") -> None:
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write <stem>.png and <stem>.svg without dates or versions, so that equal figures are equal files."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
+    """Write <stem>.png and <stem>.svg without dates or versions, so that equal figures are equal files.
+
+    Raises:
+        UserError: they cannot be written.
+    """
     png, svg = (stem.with_name(stem.name + ending) for ending in (".png", ".svg"))
-    figure.savefig(png, dpi=150, metadata={"Software": None})
-    figure.savefig(svg, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(png, dpi=150, metadata={"Software": None})
+        figure.savefig(svg, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    except OSError as error:
+        raise UserError(f"{png}: cannot be written: {error.strerror or error}") from error
     return [png, svg]

@@ -124,7 +124,10 @@ def unused(config: Config, overrides: list[str]) -> list[str]:
         elif key in ("quant.calibration", "quant.damping", "quant.rounds") and not calibrated(config):
             solver = f"quant.solver={config.quant.solver}" if config.quant.format == "bcq" else "quant.format=uniform"
             warnings.append(f"{override}: {solver} does not calibrate; the setting has no effect")
-        elif key.startswith("hparams") and method.train == "nothing":
+        elif key.startswith("quant.") and method.quantize != "given" and key[6:] not in _quant_used(config):
+            solver = "quant.format=uniform" if config.quant.format != "bcq" else f"quant.solver={config.quant.solver}"
+            warnings.append(f"{override}: {solver} does not use it; the setting has no effect")
+        elif key.startswith(("hparams", "trainer")) and method.train == "nothing":
             warnings.append(f"{override}: method={method.name} trains nothing; the setting has no effect")
         elif key.startswith("method.lora") and method.train != "lora":
             warnings.append(f"{override}: method={method.name} has no LoRA; the setting has no effect")
@@ -162,7 +165,8 @@ def calibration_examples(config: Config) -> int:
     return min(config.quant.calibration, config.data.train_limit or config.quant.calibration)
 
 
-def _quant_spec(config: Config, base: Spec, data: Spec, number: int) -> Spec:
+def _quant_used(config: Config) -> dict[str, Any]:
+    """The settings of `quant` on which codes depend under this solver; what else they depend on is not among them."""
     quant = dataclasses.asdict(config.quant)
     solver = quant["solver"]
     if quant["format"] == "uniform":
@@ -173,8 +177,12 @@ def _quant_spec(config: Config, base: Spec, data: Spec, number: int) -> Spec:
         quant = _without(quant, "damping")
     if not calibrated(config) or solver == "weighted":
         quant = _without(quant, "rounds")
+    return quant
+
+
+def _quant_spec(config: Config, base: Spec, data: Spec, number: int) -> Spec:
     # a head is not quantised: the codes of a classifier's backbone do not depend on the head's seed
-    spec: Spec = {"base": _without(base, "head_seed"), "quant": _without(quant, "calibration")}
+    spec: Spec = {"base": _without(base, "head_seed"), "quant": _without(_quant_used(config), "calibration")}
     if calibrated(config):
         spec["calibration"] = {**data, "examples": calibration_examples(config)}
     if number > 1:

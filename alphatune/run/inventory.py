@@ -16,6 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from alphatune.errors import UserError
 from alphatune.run import record
 from alphatune.store import MANIFEST, claimed_elsewhere, digest
 
@@ -91,6 +92,8 @@ def take(root: Path, records: Path) -> Inventory:
     users: dict[str, list[str]] = {}
     for path in sorted(records.rglob("*.json")):
         made = record.read(path)
+        if not isinstance(made.get("stages"), dict) or "run_id" not in made:
+            raise UserError(f"{path}: a part of the record is missing, so what it needs is not known")
         for stage, key in made["stages"].items():
             name = str(made["run_id"])
             users.setdefault(str(key), []).insert(0 if stage.endswith("(made)") else 10**9, name)

@@ -30,6 +30,7 @@ from alphatune.run import cuts, given, guessing, identity
 from alphatune.run.identity import Plan, Spec
 from alphatune.run.sizes import sizes
 from alphatune.store import Artifact, Store
+from alphatune.store.artifacts import Lack, Make
 
 log = logging.getLogger("alphatune")
 Report = Callable[[int, dict[str, float]], None]
@@ -243,7 +244,7 @@ class Run:
                 scores = predict.score(predictions, self.test_examples, self.config)
             (folder / "scores.json").write_text(json.dumps(scores, indent=1, allow_nan=False))
 
-        return self._stage("score", self.plan.scored, make)
+        return self._stage("score", self.plan.scored, make, predict.absent)
 
     # ---- models --------------------------------------------------------------------------------------------------
 
@@ -312,7 +313,7 @@ class Run:
             raise UserError("runtime.device=cuda: torch sees no GPU here; use auto or cpu")
         return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
-    def _stage(self, stage: str, spec: Spec, make: Callable[[Path], None]) -> Artifact:
+    def _stage(self, stage: str, spec: Spec, make: Make, lack: Lack | None = None) -> Artifact:
         started = time.monotonic()
         inner = sum(self.timings.values())
 
@@ -320,7 +321,7 @@ class Run:
             with seeding.untouched():
                 make(folder)
 
-        artifact = self.store.get(stage, spec, alone)
+        artifact = self.store.get(stage, spec, alone, lack)
         spent = time.monotonic() - started - (sum(self.timings.values()) - inner)  # without the stages inside it
         if all(a.path != artifact.path for a in self.used):
             self.used.append(artifact)

@@ -115,6 +115,7 @@ def _network(config: Config) -> nn.Module:
     if kind == "generation":
         taken = inspect.signature(network.forward).parameters
         lacking = [p for p in ("position_ids", "logits_to_keep") if p not in taken and "kwargs" not in taken]
+        lacking += [] if "past_key_values" in taken else ["past_key_values"]  # state-space models take it as no cache
         if lacking:
             raise UserError(f"{name}: {model_type} cannot be decoded here: its forward takes no {lacking[0]}")
     return network

@@ -249,7 +249,7 @@ def _ready(config: Config, sweep: Sweep) -> None:
     from alphatune.data.load import load as load_data
 
     dataset = load_data(config.task, config.data, progress=config.runtime.progress)
-    if sweep.metric == "validation_loss" and (not dataset.validation or config.data.eval_limit == 0):
+    if sweep.metric == "validation_loss" and not dataset.validation:
         raise UserError(
             f"{sweep.name}: task={config.task.name} has no validation examples, so trials have no validation_loss"
         )

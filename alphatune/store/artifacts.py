@@ -23,6 +23,8 @@ from alphatune.store.seal import digest, fault, seal
 from alphatune.store.turns import turn
 
 log = logging.getLogger("alphatune")
+Make = Callable[[Path], None]
+Lack = Callable[[Path], str | None]
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,17 @@ class Store:
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
 
-    def get(self, stage: str, spec: dict[str, Any], make: Callable[[Path], None]) -> Artifact:
+    def get(
+        self, stage: str, spec: dict[str, Any], make: Make,
+        lack: Lack | None = None,
+    ) -> Artifact:  # fmt: skip
         """The artefact of `stage` for `spec`, made by `make(folder)` if the store does not have it.
 
         Args:
             stage: the kind of artefact; a folder of the store.
             spec: everything the result depends on, JSON-like; its hash is the key.
             make: fills an empty folder. If it raises, nothing is kept but what `scratch` holds.
+            lack: says what a whole artefact "lacks ..." that may be had now, so that it is made again; None: nothing.
 
         Raises:
             UserError: the disk is full or read-only, or the folder was removed meanwhile.
@@ -61,10 +67,11 @@ class Store:
                 for left in folder.parent.glob(f".{key}.*"):  # of makers that were killed: it is our turn
                     shutil.rmtree(left)
                 if folder.exists():
-                    found = fault(folder, spec)
-                    if found is None:
+                    damage = fault(folder, spec)
+                    lacking = f"is damaged ({damage})" if damage else lack(folder) if lack else None
+                    if lacking is None:
                         return Artifact(stage, key, folder, reused=True)
-                    log.warning("%s: %s is damaged (%s); making it again", stage, key, found)
+                    log.warning("%s: %s %s; making it again", stage, key, lacking)
                     shutil.rmtree(folder)
                 temporary.mkdir()
                 try:
@@ -102,8 +109,11 @@ class Store:
 class ReadOnly(Store):
     """A store that is looked at only: it makes nothing, and it leaves damaged artefacts where they are."""
 
-    def get(self, stage: str, spec: dict[str, Any], make: Callable[[Path], None] | None = None) -> Artifact:
-        """The artefact of `stage` for `spec`; `make` is not called.
+    def get(
+        self, stage: str, spec: dict[str, Any], make: Make | None = None,
+        lack: Lack | None = None,
+    ) -> Artifact:  # fmt: skip
+        """The artefact of `stage` for `spec`, whatever it lacks; `make` is not called.
 
         Raises:
             UserError: the store does not have it, or it is damaged.

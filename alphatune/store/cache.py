@@ -17,7 +17,11 @@ def keep(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as out:
-            out.write(content)
-        os.replace(out.name, path)
+            try:
+                out.write(content)
+                out.flush()
+                os.replace(out.name, path)
+            except OSError:
+                os.unlink(out.name)
     except OSError:
         return

@@ -92,7 +92,8 @@ def _take(path: Path, mine: str, what: str) -> None:
 def _beat(path: Path, mine: str, over: threading.Event) -> None:
     count = 0
     while not over.wait(BEAT):
-        if _owner(_read(path)) != _owner(mine):
+        found = _read(path)
+        if _owner(found) != _owner(mine) and (found or not os.path.exists(path)):  # else it could not be read just now
             return  # this process was held up so long that another took over
         count += 1
         _write(path, f"{mine} {count}")

@@ -189,7 +189,7 @@ class Planner:
             try:
                 dataset = load(config.task, config.data, progress=config.runtime.progress)
                 self._data[name] = dataset.files, ""
-                if not dataset.validation or config.data.eval_limit == 0:
+                if not dataset.validation:
                     self._unvalidated.add(name)
             except UserError as error:
                 self._data[name] = None, str(error)

@@ -74,9 +74,13 @@ def _past(records: str) -> list[dict[str, Any]]:
     found = []
     for path in Path(records).rglob("*.json"):
         try:
-            found.append(record.read(path))
+            made = record.read(path)
+            _kinds(made["config"]), made["timings"].items(), made["stages"], made["environment"]["cpu"]
+            found.append(made)
         except UserError as error:
             log.warning("%s; not used for the estimate", error)
+        except (KeyError, TypeError, AttributeError):
+            log.warning("%s: a part of the record is missing; not used for the estimate", path)
     return found
 
 
@@ -91,6 +95,8 @@ def _machine() -> tuple[str, str | None]:
 
 def _kinds(config: dict[str, Any]) -> list[Kind]:
     model, task, train = config["model"]["name"], config["task"]["name"], config["method"]["train"]
+    if not config["task"]["counts"]:  # how much work it is can be told beside runs of the same task only
+        return [(model, task, train)]
     return [(model, task, train), (model, "", train), (model,)]
 
 

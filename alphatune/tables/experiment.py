@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,13 @@ from omegaconf.errors import OmegaConfBaseException
 from alphatune import groups
 from alphatune.compose import plain_yaml
 from alphatune.compose.taskfile import beside
+from alphatune.config import Config
 from alphatune.errors import UserError
+from alphatune.store import unwritable
 
 FOLDER = groups.experiments()
+FIGURES = ("", "scores_and_curves", "loss_curves", "loss_by_bits", "bcq_example")
+KINDS = ("above", "close")
 OUT = Path("results/tables")  # where tables are rendered to, unless told otherwise
 
 
@@ -97,9 +101,7 @@ class Experiment:
     note: str = ""
     substitute: str = ""  # model and data that stand in for the published ones; printed with every row
     needs: dict[str, str] = field(default_factory=dict)  # override key without which nothing can run -> what to give
-    figure: str = (
-        ""  # "scores_and_curves" | "loss_curves" | "loss_by_bits" | "bcq_example": the picture drawn beside the table
-    )
+    figure: str = ""  # one of FIGURES: the picture drawn beside the table
     claims: list[Statement] = field(default_factory=list)
     own_process: bool = True  # run every cell in a process of its own, so that a crash loses one cell only
 
@@ -150,11 +152,36 @@ def load(name: str) -> Experiment:
     return experiment
 
 
+def check_out(out: Path) -> None:
+    """Refuse a folder that pages could not be written to, before anything is waited for.
+
+    Raises:
+        UserError: it is a file, or cannot be written to.
+    """
+    if reason := unwritable(out):
+        raise UserError(f"--out {out}: {reason}")
+
+
 def canonical(name: str) -> str:
     """A bare number names a table: 2 -> table2. A file is named by its stem."""
     if name.endswith(".yaml"):
         return Path(name).stem
     return f"table{name}" if name.isdigit() else name
+
+
+def _check_setting(name: str, where: str) -> None:
+    """Refuse a column of a setting that no config has, or that is a group of settings.
+
+    Raises:
+        UserError: it is.
+    """
+    part: Any = Config()
+    for key in name.split("."):
+        if not is_dataclass(part) or key not in {f.name for f in fields(part)}:
+            raise UserError(f"{where}: there is no setting {name}")
+        part = getattr(part, key)
+    if is_dataclass(part):
+        raise UserError(f"{where}: {name} is a group of settings; name one of them")
 
 
 def _check(experiment: Experiment, file: str) -> None:
@@ -163,7 +190,16 @@ def _check(experiment: Experiment, file: str) -> None:
         twice = {i for i in given if given.count(i) > 1}
         if twice:
             raise UserError(f"{file}: the {what} {min(twice)} is there twice")
+    if not experiment.seeds and any(row.search for row in experiment.rows):
+        raise UserError(f"{file}: seeds is empty")
+    if experiment.figure not in FIGURES:
+        raise UserError(f"{file}: figure={experiment.figure}: must be one of: {', '.join(FIGURES[1:])}")
+    for column in experiment.columns:
+        if "." in (name := column.value or column.key):
+            _check_setting(name, f"{file}: column {column.key}")
     for claim in experiment.claims:
+        if claim.kind not in KINDS:
+            raise UserError(f"{file}: a claim of the kind {claim.kind}: must be one of: {', '.join(KINDS)}")
         for name in (claim.left, claim.right):
             if name not in ids:
                 raise UserError(f"{file}: a claim speaks of the row {name}, which the table does not have")

@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from alphatune.config import Config
+from alphatune.errors import UserError
 from alphatune.learn import models
 from alphatune.tables.experiment import Column, Row
 
@@ -99,7 +100,12 @@ def _layer(network: nn.Module, config: Config, layer: str, name: str) -> float |
     from alphatune.quant.grouping import Grouping
     from alphatune.run.sizes import FLOAT, layer_bytes
 
-    rows, columns = next(weight_of(m).shape for n, m in linear_layers(network).items() if n.endswith(layer))
+    layers = linear_layers(network)
+    chosen = next((weight_of(m).shape for n, m in layers.items() if n.endswith(layer)), None)
+    if chosen is None:
+        known = ", ".join(sorted({n.rpartition(".")[2] for n in layers}))
+        raise UserError(f"layer={layer}: the model has no such linear layer; there are: {known}")
+    rows, columns = chosen
     width = model_width(network) or 1
     grouping = Grouping.of(rows, columns, config.quant.group_size, width)
     q = config.quant.q

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from alphatune.tables import experiment
+from alphatune.tables import experiment, overrides
 from alphatune.terminal import Parser, status_of
 
 
@@ -30,6 +30,8 @@ def _main(given: argparse.Namespace) -> int:
     from alphatune.pages import claims
 
     extra, out = given.set, given.out
+    overrides.check_neutral(extra)
+    experiment.check_out(out)
     print(claims.markdown(claims.write(extra, out)))
     print(f"page: {out / 'claims.html'}")
     return 0

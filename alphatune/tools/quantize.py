@@ -93,6 +93,11 @@ def _batches(texts: list[str], source: Path, model: Any) -> list[dict[str, Tenso
     tokenizer = checkpoints.load_tokenizer(source)
     longest = min(_LONGEST, getattr(model.config, "max_position_embeddings", None) or _LONGEST)
     found = [tokenizer(text).input_ids[:longest] for text in texts]
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    if (highest := max((max(ids) for ids in found if ids), default=0)) >= vocabulary:
+        raise UserError(
+            f"the tokenizer gives token {highest}, but the model has {vocabulary}: it is that of another model"
+        )
     return [{"input_ids": torch.tensor([ids])} for ids in found if ids]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from alphatune.errors import UserError
 from alphatune.store import write_atomically
-from alphatune.tables import experiment
+from alphatune.tables import experiment, overrides
 from alphatune.tables.cells import Planner
 from alphatune.terminal import FAILED, MISTAKE, Parser, log_to_terminal, status_of
 
@@ -38,6 +38,8 @@ def _main(given: argparse.Namespace) -> int:
     asked = given.names or experiment.names()
     names = [experiment.canonical(name) for name in asked]
     extra, out, entries = given.set, given.out, []
+    overrides.check_neutral(extra)
+    experiment.check_out(out)
     failed = 0
     for file, name in zip(asked, names, strict=True):
         try:

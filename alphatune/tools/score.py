@@ -112,7 +112,7 @@ def _run(args: argparse.Namespace) -> int:
     task, data = _described(args.task, args.set)
     metrics = _metrics(task, args.protocol, args.metrics)
     hypotheses = read_hypotheses(args.hypotheses, args.ids)
-    examples = None
+    examples = inputs = None
     if args.split is not None:
         task, inputs = split_of(task, data, args.split, allow_count_mismatch=args.allow_count_mismatch)
         examples = _examples(hypotheses, inputs, f"the {args.split} split of {task.name}")
@@ -128,10 +128,11 @@ def _run(args: argparse.Namespace) -> int:
         scores = _score_labels(task, metrics, hypotheses, examples, args, subsets)
     else:
         references = _references(metrics, len(hypotheses.values), examples, args)
+        second = None if args.against is None else _second(args, metrics, hypotheses, inputs)
         with _without("scipy", "sklearn"):
             scores = score(metrics, hypotheses.texts(), references, subsets=subsets, jobs=args.jobs)
-            if args.against is not None:
-                differences = _differences(scores, hypotheses, references, args, subsets)
+            if second is not None:
+                differences = _differences(scores, hypotheses.texts(), second, references, args, subsets)
     if args.json:
         print(_as_json(task.name, len(hypotheses.values), metrics, scores, differences))
     else:
@@ -210,9 +211,36 @@ def _references(
     return read_references(args.references, inputs, args.layout, keep_empty)
 
 
+def _second(
+    args: argparse.Namespace, metrics: list[str], hypotheses: Hypotheses, split: list[Example] | None
+) -> list[str]:
+    """The texts of --against in the order of the hypotheses; whatever is wrong with them is told before the scoring."""
+    from alphatune.metrics import bootstrap
+
+    if not set(metrics) & set(bootstrap.COMPARABLE):
+        raise UserError(f"--against: compares {', '.join(bootstrap.COMPARABLE)}; --metrics names some of them")
+    bootstrap.check_draws(args.draws)
+    others = read_hypotheses(args.against)
+    in_order = None if split is None else [example.id for example in split]  # what a file without ids means
+    wanted, theirs = hypotheses.ids or in_order, others.ids or in_order
+    if len(others.values) != len(hypotheses.values) or (theirs is not None and len(theirs) != len(others.values)):
+        inputs = len(hypotheses.values)
+        raise UserError(f"--against {args.against}: {len(others.values)} texts, but there are {inputs} inputs")
+    if wanted is None and theirs is None:
+        return others.texts()
+    if wanted is None or theirs is None:
+        without = hypotheses.path if wanted is None else args.against
+        raise UserError(f"--against {args.against}: {without} has no ids, so which texts belong together is unknown")
+    place = {name: row for row, name in enumerate(theirs)}
+    if place.keys() != set(wanted):
+        raise UserError(f"--against {args.against}: has other ids than {hypotheses.path}")
+    return [others.texts()[place[name]] for name in wanted]
+
+
 def _differences(
     scores: Scores,
-    hypotheses: Hypotheses,
+    first: list[str],
+    second: list[str],
     references: list[list[str]],
     args: argparse.Namespace,
     subsets: list[str] | None,
@@ -220,18 +248,7 @@ def _differences(
     """Of every metric that is there, the difference to the texts of --against, input by input."""
     from alphatune.metrics import bootstrap
 
-    others = read_hypotheses(args.against)
-    if hypotheses.ids is not None and others.ids is not None:
-        place = {name: row for row, name in enumerate(others.ids)}
-        if place.keys() != set(hypotheses.ids):
-            raise UserError(f"--against {args.against}: has other ids than {hypotheses.path}")
-        others = dataclasses.replace(others, values=[others.values[place[name]] for name in hypotheses.ids])
-    if len(others.values) != len(references):
-        raise UserError(f"--against {args.against}: {len(others.values)} texts, but there are {len(references)} inputs")
-    first, second = hypotheses.texts(), others.texts()
     names = [name for name in scores.values["all"] if name in bootstrap.COMPARABLE]
-    if not names:
-        raise UserError(f"--against: compares {', '.join(bootstrap.COMPARABLE)}; --metrics names some of them")
     return bootstrap.paired(
         names, first, second, references, subsets=subsets, draws=args.draws, jobs=args.jobs or processors()
     )

@@ -7,20 +7,16 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import re
 import sys
 from contextlib import nullcontext
 from pathlib import Path
 
 from alphatune.errors import UserError
 from alphatune.store import digest
-from alphatune.tables import experiment, gpu, merge, plan, ray_tasks, schedule, slurm
+from alphatune.tables import experiment, gpu, merge, overrides, plan, ray_tasks, schedule, slurm
 from alphatune.tables.cells import Cell, Cells, Planner
 from alphatune.tables.experiment import Experiment
 from alphatune.terminal import NOTHING_TO_RUN, Parser, end_in_order, log_to_terminal, status_of
-
-# Overrides that cannot change a result. Any other one makes a table of its own, labelled with it.
-_NEUTRAL = ("runtime", "logger", "data.dir", "data.offline")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -76,23 +72,23 @@ def parser() -> Parser:
 def _main(given: argparse.Namespace) -> int:
     name = experiment.canonical(given.name)
     table = experiment.load(given.name)
-    _check_overrides(given.set, table)
+    overrides.check(given.set, table)
+    experiment.check_out(given.out)
     if merge.of_model(given.set):
         table, told = merge.merged(table, given.set)
         if told:
             print(f"{name}: {told}")
     rows = _chosen_rows(table, given.rows)
-    changed = [o for o in given.set if not _neutral(o, table)]
-    if changed:
+    if changed := overrides.changed(given.set, table):
         table.substitute = "; ".join(filter(None, [table.substitute, *changed]))
-        name += f"--{_slug(changed)}"
+        name += f"--{overrides.slug(changed)}"
     if given.seeds:
         for row in table.rows:
             row.seeds = given.seeds
     planner = Planner(table, given.set, run=not given.render, name=name)
-    found = planner.cells()
     if given.render:
-        return _render(name, planner, found, given.out, [])
+        return _render(name, planner, given.out, [])
+    found = planner.cells()
     todo = _todo(found, rows)
     if given.plan:
         print("\n".join(plan.page(name, table, found, todo, rows)))
@@ -112,29 +108,7 @@ def _main(given: argparse.Namespace) -> int:
             tried |= {cell.run for cell in todo}
             found = planner.cells()
             todo = [cell for cell in _todo(found, rows) if cell.run not in tried]
-    return _render(name, planner, found, given.out, failures)
-
-
-def _check_overrides(given: list[str], table: Experiment) -> None:
-    """Refuse what would make rows something else than their labels say."""
-    for override in given:
-        key = override.lstrip("+~").partition("=")[0]
-        if key == "seed":
-            raise UserError(f"--set {override}: seeds are given by --seeds")
-        own = [row.id for row in table.rows if any(o.lstrip("+~").partition("=")[0] == key for o in row.set)]
-        if own and key not in ("model", "task"):  # another model or task for all rows is labelled as such
-            raise UserError(f"--set {override}: rows of this table set {key} themselves: {', '.join(own)}")
-
-
-def _slug(overrides: list[str]) -> str:
-    """A file name's part that tells settings apart: readable while short, else its start and a hash."""
-    text = "--".join(re.sub(r"[^\w.=-]+", "-", o) for o in overrides)
-    return text if len(text) <= 80 else f"{text[:60]}--{digest(overrides)[:8]}"
-
-
-def _neutral(override: str, table: Experiment) -> bool:
-    key = override.lstrip("+~").partition("=")[0]
-    return key in table.needs or any(key == n or key.startswith(f"{n}.") for n in _NEUTRAL)
+    return _render(name, planner, given.out, failures)
 
 
 def _chosen_rows(table: Experiment, rows: list[str] | None) -> set[str]:
@@ -183,9 +157,9 @@ def _submit(name: str, found: Cells, todo: list[Cell], given: argparse.Namespace
     return 0
 
 
-def _render(name: str, planner: Planner, found: Cells, out: Path, failures: list[str]) -> int:
-    if found.waiting:  # of rows whose search is not finished, what is recorded is shown
-        found = Planner(planner.table, planner.extra, run=False, name=name).cells()
+def _render(name: str, planner: Planner, out: Path, failures: list[str]) -> int:
+    # as --render does, whatever was run: of rows that were not, what is recorded is shown, by earlier code too
+    found = Planner(planner.table, planner.extra, run=False, name=name).cells()
     from alphatune.pages import publish, render
 
     grid, files = publish.write(name, planner.table, found, planner.extra, out)

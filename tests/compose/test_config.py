@@ -6,12 +6,14 @@ import re
 import subprocess
 import sys
 from itertools import product
+from pathlib import Path
 
 import pytest
 
 from alphatune import groups
 from alphatune.compose.compose import config_of
 from alphatune.errors import UserError
+from alphatune.hf import hub
 from alphatune.run.execute import main
 from alphatune.settings import GROUP_SIZES
 
@@ -207,3 +209,11 @@ def test_a_wrong_model_folder_is_one_line(tmp_path: object, capsys: pytest.Captu
     assert "has no config.json, so it is not a transformers checkpoint" in capsys.readouterr().err
     assert main(["model.name_or_path=./nowhere"]) == 2
     assert "there is no folder ./nowhere" in capsys.readouterr().err
+
+
+def test_a_home_folder_behind_an_equals_sign_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert config_of(["model.name_or_path=~/models/mine"]).model.name_or_path == str(tmp_path / "models" / "mine")
+    assert config_of(["model.name_or_path=~/models/mine"]).model.name == "mine"
+    (tmp_path / "mine").mkdir()
+    assert hub.missing("~/mine") == f"{tmp_path / 'mine'} has no config.json, so it is not a transformers checkpoint"

@@ -24,6 +24,8 @@ from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
     GPT2Config,
+    MixtralConfig,
+    MixtralForCausalLM,
     OPTConfig,
 )
 
@@ -31,6 +33,7 @@ import alphatune
 from alphatune import settings
 from alphatune.compose.compose import config_of
 from alphatune.errors import UserError
+from alphatune.packed import checksum
 from alphatune.packed.linear import PackedLinear, packed_layers
 from alphatune.packed.walk import linear_layers
 from alphatune.run.sizes import sizes
@@ -417,3 +420,35 @@ def test_the_file_says_nothing_of_this_machine(tmp_path: Path) -> None:
         assert file.metadata() == {"format": "pt"}
     assert AutoConfig.from_pretrained(tmp_path).quantization_config["quant_method"] == "alphatune_bcq"
     assert str(tmp_path) not in (tmp_path / "config.json").read_text()
+
+
+@pytest.mark.parametrize("config", [alphatune.BCQConfig(2, 33), alphatune.BCQConfig(2, solver="gptq")])
+def test_a_model_that_was_refused_saves_as_what_it_is(config: Any, tmp_path: Path) -> None:
+    model = dense("gpt2")
+    with pytest.raises(UserError):
+        alphatune.quantize_model(model, config, progress=False)
+    model.save_pretrained(tmp_path)
+    assert "quantization_config" not in (tmp_path / "config.json").read_text()
+    assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path)), logits(model))
+
+
+def test_a_packed_model_that_was_refused_stays_loadable(tmp_path: Path) -> None:
+    model = packed()
+    with pytest.raises(UserError, match="quantised already"):
+        alphatune.quantize_model(model, alphatune.BCQConfig(2), progress=False)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path)), logits(model))
+
+
+def test_checksums_are_of_the_tensors_as_they_are_in_the_files(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = MixtralForCausalLM(MixtralConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, num_local_experts=4, max_position_embeddings=32,
+    )).eval()  # fmt: skip
+    with pytest.warns(UserWarning, match="stay dense"):
+        alphatune.quantize_model(model, alphatune.BCQConfig(2), progress=False)
+    model.save_pretrained(tmp_path)
+    assert any("experts.0." in name for name in tensors(tmp_path))  # files have one tensor per expert, memory has not
+    assert checksum.verify(sorted(tmp_path.glob("*.safetensors")))
+    assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path)), logits(model))

@@ -296,10 +296,13 @@ def test_casting_a_model_leaves_the_scales_of_its_adapters_alone(which: str, cas
         assert scale.dtype == torch.float32 and torch.equal(scale, before[name])
 
 
-def test_scales_stay_float32_beside_a_half_precision_model(folders: dict[str, Any]) -> None:
+@pytest.mark.parametrize("low_cpu_mem_usage", [False, True])
+def test_scales_stay_float32_beside_a_half_precision_model(folders: dict[str, Any], low_cpu_mem_usage: bool) -> None:
     model = AutoModelForCausalLM.from_pretrained(folders["base"], dtype=torch.bfloat16)
-    tuned = PeftModel.from_pretrained(model, folders["a"])
+    tuned = PeftModel.from_pretrained(model, folders["a"], low_cpu_mem_usage=low_cpu_mem_usage)
     assert {p.dtype for p in scales(tuned).values()} == {torch.float32}
+    saved = load_file(folders["a"] / "adapter_model.safetensors").values()
+    assert sorted(float(p.sum()) for p in saved) == sorted(float(p.sum()) for p in scales(tuned).values())
     assert torch.allclose(logits(tuned).float(), folders["a_logits"], atol=0.05)
 
 

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from conftest import ROOT
 from safetensors.torch import load_file
 from torch.nn import functional
 
 from alphatune.compose.compose import config_of
 from alphatune.data.load import load
+from alphatune.errors import UserError
 from alphatune.learn import batches, loss, resume
 from alphatune.learn.batches import IGNORED, BucketedBatches, Counts, Item, collate
 from alphatune.learn.models import load as load_model
@@ -195,3 +197,72 @@ def test_a_killed_training_ends_with_the_weights_of_an_unbroken_one(method: str,
     assert (made[0] / file).read_bytes() == (made[1] / file).read_bytes()
     reports = [json.loads((folder / "report.json").read_text())["curves"] for folder in made]
     assert reports[0] == reports[1]
+
+
+def test_bfloat16_training_computes_in_bfloat16(quick: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    dtypes = []
+    real = loss.token_losses
+
+    def told(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        logits, labels = real(model, batch)
+        dtypes.append((model.training, logits.dtype))
+        return logits, labels
+
+    monkeypatch.setattr(loss, "token_losses", told)
+    config = config_of([*quick, "trainer.precision=bfloat16", "trainer.max_steps=2", "trainer.evals=1"])
+    run = Run(config, load(config.task, config.data))
+    run.trained(*run.started(), Counts())
+    assert {dtype for training, dtype in dtypes if training} == {torch.bfloat16}
+
+
+def test_more_gpus_than_one_are_not_used_behind_the_loss(quick: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    made = transformers.TrainingArguments.__post_init__
+
+    def with_two(self: transformers.TrainingArguments) -> None:
+        made(self)
+        self._n_gpu = 2  # what torch.cuda.device_count() says on such a machine
+
+    monkeypatch.setattr(transformers.TrainingArguments, "__post_init__", with_two)
+    config = config_of([*quick, "trainer.max_steps=1", "trainer.evals=1"])
+    run = Run(config, load(config.task, config.data))
+    curves = run.trained(*run.started(), Counts())
+    assert len(curves.train) == 1
+
+
+SMALL = dict(vocab_size=40, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+             num_key_value_heads=1, max_position_embeddings=32)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        transformers.GraniteConfig(**SMALL, logits_scaling=8.0),
+        transformers.CohereConfig(**SMALL, logit_scale=0.0625, head_dim=8),
+        transformers.Gemma2Config(**SMALL, final_logit_softcapping=0.1, head_dim=8),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_logits_are_those_of_the_models_own_forward(config: transformers.PretrainedConfig) -> None:
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    ids = torch.arange(1, 9)[None]
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
+    with torch.no_grad():
+        assert torch.allclose(loss.token_losses(model, batch)[0], model(input_ids=ids).logits[0, :-1], atol=1e-6)
+    loss.check_logits(model, ids[0].tolist())
+
+
+def test_a_model_that_does_more_to_its_logits_is_refused() -> None:
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(transformers.LlamaConfig(**SMALL)).eval()
+    loss.check_logits(model, [1, 2, 3])
+    own = model.forward
+
+    def scaled(**inputs: torch.Tensor) -> object:
+        out = own(**inputs)
+        out.logits = out.logits * 2
+        return out
+
+    model.forward = scaled
+    with pytest.raises(UserError, match="LlamaForCausalLM: changes logits after its LM head"):
+        loss.check_logits(model, [1, 2, 3])

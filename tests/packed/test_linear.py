@@ -442,3 +442,48 @@ def test_packed_layers_are_listed_by_name():
     model = nn.ModuleDict({"a": one, "b": nn.Linear(3, 3), "c": nn.Sequential(other)})
     assert list(packed_layers(model)) == ["a", "c.0"]
     assert "bits=3, group_size=2" in repr(model["c"])
+
+
+@pytest.mark.parametrize("shape", [(2, 100), (4, 25)])
+def test_inputs_of_another_width_are_refused_as_by_a_dense_layer(shape):
+    layer = Case((5, 50, None)).layer
+    with torch.no_grad(), pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        layer(normal(*shape))
+
+
+def test_a_gain_that_moved_less_than_a_step_of_half_precision_counts():
+    layer, scale = adapt(Case((1, 40, None), bits=1, bias=False).layer, "gain")
+    x = torch.full((1, 40), 8.0).bfloat16()
+    with torch.no_grad():
+        before = layer(x).float()
+        scale *= 1.003  # in bfloat16 the ratio would be 1
+        after = layer(x).float()
+        assert torch.equal(after, (before * 1.003).bfloat16().float())
+    torch.manual_seed(0)
+    wide, scale = adapt(Case((1, 40, None), bits=1, bias=False).layer, "gain")
+    x = torch.randn(400, 40).bfloat16()
+    with torch.no_grad():
+        before = wide(x)
+        scale *= 1.003
+        assert 0.1 < float((wide(x) != before).float().mean()) < 1  # those that were near a step
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_casting_takes_the_bias_along_and_nothing_else(dtype):
+    adapted, scale = adapt(Case((4, 12, 3), offset=True).layer, "first")
+    adapted.to(dtype)
+    layer = adapted.base_layer
+    assert layer.bias.dtype == layer.weight.dtype == dtype
+    assert {t.dtype for t in (scale, layer.alpha, layer.offset)} == {torch.float32}
+    assert layer.qweight.dtype == torch.int32
+
+
+def test_kept_dense_weights_are_of_the_dtype_they_are_used_in():
+    case = Case((5, 40, None))
+    x = normal(3, 40).bfloat16()
+    with torch.no_grad(), dense_weights(case.layer):
+        first = case.layer(x)
+        assert case.layer._dense._weight.dtype == torch.bfloat16
+        assert torch.equal(first, case.layer(x))
+        assert torch.equal(first, x @ case.layer.weight_t().bfloat16() + case.bias.bfloat16())
+        assert case.layer(x.float()).dtype == torch.float32

@@ -14,7 +14,7 @@ from alphatune.compose.compose import config_of
 from alphatune.config import Config
 from alphatune.data.load import load
 from alphatune.groups import choices
-from alphatune.learn import embedded, models
+from alphatune.learn import embedded, models, predict
 from alphatune.packed import nf4
 from alphatune.run import identity, record
 from alphatune.run.execute import execute
@@ -118,6 +118,24 @@ def test_settings_without_effect_are_named() -> None:
     assert identity.unused(config_of(["method=ptq"]), ["hparams.learning_rate=1", "quant.q=2"]) == [
         "hparams.learning_rate=1: method=ptq trains nothing; the setting has no effect"
     ]
+    steps = "trainer.max_steps=3"
+    assert identity.unused(config_of(["method=ptq"]), [steps]) == [
+        f"{steps}: method=ptq trains nothing; the setting has no effect"
+    ]
+
+
+@pytest.mark.parametrize(("chosen", "setting", "by"), [
+    (["method=peqa"], "quant.solver=gptq", "quant.format=uniform"),
+    (["method=peqa"], "quant.offset=true", "quant.format=uniform"),
+    (["quant.solver=greedy"], "quant.iterations=3", "quant.solver=greedy"),
+    (["quant.solver=weighted"], "quant.rounds=3", "quant.solver=weighted"),
+])  # fmt: skip
+def test_settings_that_the_solver_does_not_use_are_named_as_they_change_no_run(
+    chosen: list[str], setting: str, by: str, quick: list[str]
+) -> None:
+    plain, more = config_of([*quick, *chosen]), config_of([*quick, *chosen, setting])
+    assert identity.unused(more, [*chosen, setting]) == [f"{setting}: {by} does not use it; the setting has no effect"]
+    assert _run(plain).plan.run_id == _run(more).plan.run_id
 
 
 def test_the_embedded_weights_are_in_the_key_and_so_is_another_recipe_with_its_version() -> None:
@@ -207,3 +225,19 @@ def _bytes(store: Path) -> dict[str, str]:
         for p in sorted(store.glob("[!.]*/*/**/*"))
         if p.is_file() and p.name != "manifest.json" and "backbone" not in p.parts
     }
+
+
+def test_a_metric_that_was_absent_is_scored_again_when_it_may_be_had(
+    quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as without_java:
+        without_java.setenv("PATH", "")
+        without_java.delenv("JAVA_HOME", raising=False)
+        config = config_of([*quick, f"runtime.artifacts={tmp_path}", "task.metrics=[bleu,meteor]", "method=ptq"])
+        run = _run(config)
+        first = json.loads((run.scored().path / "scores.json").read_text())
+        assert set(first["absent"]) == {"meteor"} and predict.absent(run.scored().path)
+    monkeypatch.setattr(predict, "score", lambda *given: {**first, "absent": {}})  # as a machine that has Java says
+    again = _run(config).scored()
+    assert not again.reused and json.loads((again.path / "scores.json").read_text())["absent"] == {}
+    assert _run(config).scored().reused

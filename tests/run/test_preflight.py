@@ -16,7 +16,7 @@ import torch
 from conftest import SMALL
 from safetensors.torch import load_file, save_file
 from toy_checkpoint import write_dense, write_packed
-from transformers import BertConfig, BertForMaskedLM, RobertaConfig, RobertaForMaskedLM, T5Config
+from transformers import BertConfig, BertForMaskedLM, MambaConfig, RobertaConfig, RobertaForMaskedLM, T5Config
 
 from alphatune import store
 from alphatune.compose.compose import config_of
@@ -395,6 +395,10 @@ def test_architectures_that_do_not_fit_the_task(refused: Any, copy: Path, tmp_pa
     assert refused(*model(bert)) == [
         f"model.name_or_path={bert}: bert is an encoder, which generates no text; task=toy needs a decoder, e.g. GPT-2"
     ]
+    MambaConfig(vocab_size=257, hidden_size=16, num_hidden_layers=1).save_pretrained(copy)
+    assert f"model.name_or_path={copy}: mamba cannot be decoded here: its forward takes no past_key_values" in (
+        refused(*model(copy))
+    )
     T5Config(vocab_size=257, d_model=32, num_layers=1).save_pretrained(copy)
     assert f"model.name_or_path={copy}: t5 is an encoder-decoder; task=toy needs a decoder or an encoder alone" in (
         refused(*model(copy))

@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -124,3 +125,25 @@ def test_where_no_claim_can_be_written_the_work_tells(tmp_path: Path) -> None:
     with contextlib.suppress(FileNotFoundError), claims.claim(tmp_path / "gone" / "x.maker", "x"):
         (tmp_path / "done").write_text("")
     assert (tmp_path / "done").exists()
+
+
+def test_a_claim_that_cannot_be_read_just_now_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "BEAT", 0.01)
+    path, over = tmp_path / "claim", threading.Event()
+    path.write_text("here 1 2 0")
+    real, failures = claims._read, iter([OSError()] * 3)
+
+    def unsteady(read: Path) -> str:
+        return "" if next(failures, None) else real(read)
+
+    monkeypatch.setattr(claims, "_read", unsteady)
+    beating = threading.Thread(target=claims._beat, args=(path, "here 1 2", over))
+    beating.start()
+    deadline = time.monotonic() + 30
+    while path.read_text().split()[-1:] < ["6"] and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert beating.is_alive()  # three readings failed, and it went on
+    path.unlink()  # whoever took over is done
+    beating.join(30)
+    assert not beating.is_alive()
+    over.set()

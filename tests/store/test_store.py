@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from alphatune.store import MANIFEST, Store, digest, write_atomically
+from alphatune.store import MANIFEST, Store, cache, digest, write_atomically
+from alphatune.store.artifacts import ReadOnly
 
 
 def _make(folder: Path) -> None:
@@ -100,3 +101,26 @@ def test_atomic_write_replaces_and_leaves_no_temporary(tmp_path: Path) -> None:
     write_atomically(tmp_path / "a" / "x.json", "two")
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["x.json"]
     assert (tmp_path / "a" / "x.json").read_text() == "two"
+
+
+def test_a_whole_artefact_that_lacks_what_may_be_had_now_is_made_again(tmp_path: Path) -> None:
+    store, made = Store(tmp_path), []
+
+    def make(folder: Path) -> None:
+        made.append(folder)
+        (folder / "n").write_text(str(len(made)))
+
+    store.get("s", {"a": 1}, make)
+    assert store.get("s", {"a": 1}, make, lambda folder: None).reused
+    again = store.get("s", {"a": 1}, make, lambda folder: "a part")
+    assert not again.reused and (again.path / "n").read_text() == "2"
+    assert ReadOnly(tmp_path).get("s", {"a": 1}, lack=lambda folder: "a part").reused
+
+
+def test_a_cache_that_is_full_keeps_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "replace", lambda *given: (_ for _ in ()).throw(OSError(28, "full")))
+    cache.keep(tmp_path / "c" / "index", b"bytes")
+    assert not list((tmp_path / "c").iterdir())
+    monkeypatch.undo()
+    cache.keep(tmp_path / "c" / "index", b"bytes")
+    assert [p.name for p in (tmp_path / "c").iterdir()] == ["index"]

@@ -118,3 +118,18 @@ def test_the_estimate_follows_the_formula() -> None:
     again = gpu.stage_seconds("adapt", frozen, gpu.DEFAULT)
     assert again == pytest.approx(expected * 4 / 6 * frozen.hparams.epochs / config.hparams.epochs)
     assert gpu.stage_seconds("adapt", config_of(["model.name_or_path=/nowhere"]), gpu.DEFAULT) is None
+
+
+def test_a_record_that_lacks_a_part_is_left_out_of_the_estimate(
+    tmp_path: Path, nowhere: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    record.write(tmp_path / "records" / "part.json", {"schema": record.SCHEMA, "run_id": "x"})
+    assert cost._past(str(tmp_path / "records")) == []
+    assert "part.json: a part of the record is missing" in caplog.text
+
+
+def test_work_that_is_not_counted_is_compared_within_its_task_only() -> None:
+    toy, webnlg = (record.public_config(config_of([f"task={task}", "model=tiny"])) for task in ("toy", "webnlg"))
+    assert not toy["task"]["counts"] and webnlg["task"]["counts"]
+    assert not set(cost._kinds(toy)) & set(cost._kinds(webnlg))
+    assert len(set(cost._kinds({**webnlg, "task": {**webnlg["task"], "name": "dart"}})) & set(cost._kinds(webnlg))) == 2

@@ -96,6 +96,17 @@ def test_other_formats_tasks_and_solvers(home: Path, tmp_path: Path, capsys: Any
     assert "2 layers" in out and "error of a layer's output" in out
 
 
+def test_calibration_texts_with_tokens_that_the_model_does_not_have(home: Path, tmp_path: Path, capsys: Any) -> None:
+    smaller = tmp_path / "smaller"
+    shutil.copytree(home / "dense", smaller)
+    model = AutoModelForCausalLM.from_pretrained(smaller)
+    model.resize_token_embeddings(8)
+    model.save_pretrained(smaller)
+    (tmp_path / "texts.txt").write_text("sun in the north\n")
+    gptq = ("--solver", "gptq", "--calibration", tmp_path / "texts.txt")
+    wrong(capsys, "but the model has 8: it is that of another model", "quantize", smaller, tmp_path / "g", *gptq)
+
+
 def test_output_folders_are_not_lost(home: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     out = tmp_path / "out"
     out.mkdir()

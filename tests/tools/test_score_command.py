@@ -267,3 +267,35 @@ def test_scores_of_texts_wait_for_neither_scipy_nor_scikit_learn(in_folder: Path
     argv = ["--task", "samsum", "--hypotheses", "hyp", "--references", "hyp"]
     done = subprocess.run([sys.executable, "-c", asked, *argv], capture_output=True, text=True, check=True)
     assert "rougeL" in done.stdout and done.stdout.endswith("[]\n")
+
+
+def test_texts_are_matched_by_id_where_one_file_has_none(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = [Example(f"toy-{i}", "context", (f"text number {i} is long enough",)) for i in range(6)]
+    monkeypatch.setattr(command, "split_of", lambda task, *given, **more: (task, split))
+    texts = [example.targets[0] for example in split]
+    Path("a.txt").write_text("".join(f"{text}\n" for text in texts))
+    turned = [{"id": e.id, "prediction": t} for e, t in zip(split, texts, strict=True)][::-1]
+    Path("b.jsonl").write_text("".join(json.dumps(line) + "\n" for line in turned))
+    argv = ["--task", "toy", "--split", "test", "--metrics", "bleu", "--json"]
+    for files in (("a.txt", "b.jsonl"), ("b.jsonl", "a.txt")):
+        assert command.main([*argv, "--hypotheses", files[0], "--against", files[1]]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told["values"]["all"]["bleu"]["value"] == pytest.approx(100)
+        assert told["differences"]["all"]["bleu"]["value"] == 0
+    refs = ["--task", "toy", "--references", "a.txt", "--metrics", "bleu"]
+    for files, without in ((("a.txt", "b.jsonl"), "a.txt"), (("b.jsonl", "a.txt"), "a.txt")):
+        error = fails(capsys, *refs, "--hypotheses", files[0], "--against", files[1])
+        assert f"{without} has no ids, so which texts belong together is unknown" in error
+
+
+def test_what_is_wrong_with_the_other_texts_is_told_before_the_scoring(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("a").write_text("a b\n")
+    monkeypatch.setattr(command, "score", lambda *given, **more: pytest.fail("it was scored"))
+    argv = ["--task", "toy", "--references", "a", "--hypotheses", "a", "--against"]
+    assert "gone: " in fails(capsys, *argv, "gone")
+    assert "99 draws" in fails(capsys, *argv, "a", "--draws", "99")
+    assert "--against: compares bleu, " in fails(capsys, *argv, "a", "--metrics", "meteor")

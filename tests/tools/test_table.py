@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT
 
 from alphatune.compose.compose import config_of
 from alphatune.errors import UserError
 from alphatune.packed import nf4
 from alphatune.run import record
 from alphatune.run.execute import execute
-from alphatune.tables import experiment, tabulate, verdicts
+from alphatune.tables import experiment, tabulate, values, verdicts
 from alphatune.tables.cells import Planner
-from alphatune.tools import table
+from alphatune.tools import claims, report, table
 
 SEARCHED = """
 title: Small
@@ -147,7 +148,7 @@ def test_other_settings_are_labelled_and_kept_apart(
 
 def test_overrides_that_would_belie_a_row_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert table.main(["demo", "--set", "quant.q=2", "--plan"]) == 2
-    assert "rows of this table set quant.q themselves: tiny/ptq_full_ft/q3, " in capsys.readouterr().err
+    assert "parts of this table set quant.q themselves: tiny/ptq_full_ft/q3, " in capsys.readouterr().err
     assert table.main(["demo", "--set", "seed=3", "--plan"]) == 2
     assert "seeds are given by --seeds" in capsys.readouterr().err
 
@@ -358,3 +359,79 @@ def test_a_search_may_look_at_less_than_the_rows_do(quick: list[str], folder: Pa
     assert [c.config.data.validation_limit for c in whole.search + less.search] == [None, None, 2, 2]
     for a, b in zip(whole.search, less.search, strict=True):
         assert a.outline.run_id != b.outline.run_id and a.config.hparams == b.config.hparams
+
+
+def test_after_a_run_the_page_shows_what_a_rendering_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)  # records of earlier code are committed there, and LoRA's are today's
+    ends = []
+    for name, how in (("run", []), ("rendered", ["--render"])):
+        assert table.main(["claims_tiny", "--rows", "tiny/lora", "--out", str(tmp_path / name), *how]) == 0
+        ends.append((tmp_path / name / "claims_tiny.md").read_text())
+    assert ends[0] == ends[1] and "earlier version" in ends[0]
+
+
+def test_overrides_that_would_belie_a_column_or_a_search_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = SEARCHED.replace("label: BLEU}", "label: BLEU, set: [quant.q=2]}")
+    (folder / "small.yaml").write_text(text)
+    for wrong, told in (
+        ("quant.q=4", "parts of this table set quant.q themselves: bleu_all"),
+        ("hparams.learning_rate=1", "rows of this table search it: tiny/alphatuning, tiny/peqa"),
+    ):
+        assert table.main(["small", "--plan", "--set", wrong]) == 2
+        assert told in capsys.readouterr().err
+    (folder / "tasks.yaml").write_text(SEARCHED.replace("label: BLEU}", "label: BLEU, set: [task=toy]}"))
+    assert table.main(["tasks", "--plan", "--set", "task=webnlg"]) == 2
+    assert "parts of this table set task themselves: bleu_all" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("old", "new", "told"), [
+    ("value: hparams.learning_rate", "value: hparams.lr", "column rate: there is no setting hparams.lr"),
+    ("value: hparams.learning_rate", "value: method.lora", "column rate: method.lora is a group of settings"),
+    ("seeds: [0, 1]", "seeds: []", "seeds is empty"),
+    ("title: Small", "title: Small\nfigure: bars", "figure=bars: must be one of: scores_and_curves, loss_curves"),
+    ("title: Small", "title: Small\nclaims: [{text: T, metric: bleu_all, left: tiny/peqa, right: tiny/alphatuning, "
+     "margin: 1, kind: below}]", "a claim of the kind below: must be one of: above, close"),
+])  # fmt: skip
+def test_mistakes_in_an_experiment_are_told_before_anything_runs(
+    old: str, new: str, told: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert old in SEARCHED
+    (folder / "small.yaml").write_text(SEARCHED.replace(old, new))
+    assert table.main(["small", "--plan"]) == 2
+    assert f"small.yaml: {told}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["table", "report", "claims"])
+def test_a_folder_that_cannot_be_written_to_is_told_before_the_work(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(Planner, "cells", lambda self: pytest.fail("it was worked for"))
+    out = str(tmp_path / "file" / "x")
+    call = {"table": (table, ["demo", "--out", out]), "report": (report, ["demo", "--out", out]),
+            "claims": (claims, ["--out", out])}[command]  # fmt: skip
+    assert call[0].main(call[1]) == 2
+    assert f"--out {out}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [report, claims])
+def test_pages_without_a_label_for_it_take_no_setting_that_changes_results(
+    command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for wrong, told in (
+        ("model=tiny", "--set model=tiny: can change results"),
+        ("runtime.record=here", "runtime.record"),  # a misspelling
+    ):
+        assert command.main(["--out", str(tmp_path), "--set", wrong]) == 2
+        assert told in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_layer_that_no_model_has_is_one_line() -> None:
+    row = experiment.Row("tiny/x", "X", layer="attn.none")
+    with pytest.raises(UserError, match="layer=attn.none: the model has no such linear layer; there are: c_attn"):
+        values.of_config(config_of(["task=toy", "model=tiny"]), row, "layer_mb")
