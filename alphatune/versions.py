@@ -13,4 +13,7 @@ SOLVERS = {"alternating": 2, "weighted": 2, "hessian": 2, "gptq": 2}  # 2: sorte
 # 2: where the CPU, the layer and the number of threads allow it, the gradient of alpha_1 is looked up from the bits.
 SCALES = {"first": 2}  # whether it was is not asked: a run has the same name on every machine
 
+# Of training on text with trainer.precision=bfloat16. 2: it computes in bfloat16, where 1 stayed in float32.
+BFLOAT16 = 2
+
 VERSIONS = {"data": 1, "backbone": 2, "quantize": 1, "adapt": 1, "evaluate": 1, "decode": 1, "score": 1}

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from alphatune.config import Config, Fields
 from alphatune.settings import CALIBRATED, NF4
 from alphatune.store import digest, path_part
-from alphatune.versions import SCALES, SOLVERS, VERSIONS
+from alphatune.versions import BFLOAT16, SCALES, SOLVERS, VERSIONS
 
 # Fields added after records existed, with the value that means "as before": such a value is left out of the hash.
 ADDED_LATER: dict[str, Any] = {"offset": False, "start": "greedy", "fields": dataclasses.asdict(Fields())}
@@ -71,6 +71,8 @@ def plan(config: Config, backbone: Spec, files: dict[str, str], numbers: Numbers
         }
         if scales > 1:
             adapted["scales_version"] = scales
+        if config.trainer.precision == "bfloat16" and config.task.kind == "generation":
+            adapted["precision_version"] = BFLOAT16
     requantized: Spec | None = None
     if method.quantize == "frozen":
         requantized = _quant_spec(config, base, data, solver)

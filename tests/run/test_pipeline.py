@@ -20,7 +20,7 @@ from alphatune.run import identity, record
 from alphatune.run.execute import execute
 from alphatune.run.pipeline import Run
 from alphatune.store import file_sha256
-from alphatune.versions import VERSIONS
+from alphatune.versions import BFLOAT16, VERSIONS
 
 NEEDS_NF4 = pytest.mark.skipif(not nf4.installed(), reason="needs bitsandbytes: pip install 'alphatune[qlora]'")
 METHODS = choices("method")
@@ -101,6 +101,12 @@ def test_identity_follows_use(quick: list[str]) -> None:
     changes = ["quant.q=2", "seed=1", "decode.beam=3", "hparams.learning_rate=3", "model.tiny.steps=2",
                "quant.group_size=8", "data.eval_limit=4", "method.trainable=all"]  # fmt: skip
     assert len({run_id(), *(run_id(change) for change in changes)}) == len(changes) + 1
+
+
+def test_training_on_text_in_bfloat16_has_a_number_of_its_own(quick: list[str]) -> None:
+    whole, half = (_run(config_of([*quick, f"trainer.precision={p}"])).plan.adapted for p in ("float32", "bfloat16"))
+    assert whole is not None and half is not None
+    assert "precision_version" not in whole and half["precision_version"] == BFLOAT16
 
 
 def test_the_curve_may_look_at_less_than_the_scores(quick: list[str]) -> None:
