@@ -43,10 +43,7 @@ class Store:
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
 
-    def get(
-        self, stage: str, spec: dict[str, Any], make: Make,
-        lack: Lack | None = None,
-    ) -> Artifact:  # fmt: skip
+    def get(self, stage: str, spec: dict[str, Any], make: Make, lack: Lack | None = None) -> Artifact:
         """The artefact of `stage` for `spec`, made by `make(folder)` if the store does not have it.
 
         Args:
@@ -109,10 +106,7 @@ class Store:
 class ReadOnly(Store):
     """A store that is looked at only: it makes nothing, and it leaves damaged artefacts where they are."""
 
-    def get(
-        self, stage: str, spec: dict[str, Any], make: Make | None = None,
-        lack: Lack | None = None,
-    ) -> Artifact:  # fmt: skip
+    def get(self, stage: str, spec: dict[str, Any], make: Make | None = None, lack: Lack | None = None) -> Artifact:
         """The artefact of `stage` for `spec`, whatever it lacks; `make` is not called.
 
         Raises:

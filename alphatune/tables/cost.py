@@ -75,6 +75,7 @@ def _past(records: str) -> list[dict[str, Any]]:
     for path in Path(records).rglob("*.json"):
         try:
             made = record.read(path)
+            # what an estimate reads of it
             _kinds(made["config"]), made["timings"].items(), made["stages"], made["environment"]["cpu"]
             found.append(made)
         except UserError as error:

@@ -73,7 +73,8 @@ def _main(given: argparse.Namespace) -> int:
     name = experiment.canonical(given.name)
     table = experiment.load(given.name)
     overrides.check(given.set, table)
-    experiment.check_out(given.out)
+    if not (given.plan or given.gpu_estimate):  # which write nothing
+        experiment.check_out(given.out)
     if merge.of_model(given.set):
         table, told = merge.merged(table, given.set)
         if told:

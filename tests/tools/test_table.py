@@ -418,6 +418,11 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_the_work(
     assert f"--out {out}: " in capsys.readouterr().err
 
 
+def test_a_plan_needs_no_folder_to_write_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert table.main(["demo", "--plan", "--out", str(tmp_path / "file" / "x")]) == 0
+
+
 @pytest.mark.parametrize("command", [report, claims])
 def test_pages_without_a_label_for_it_take_no_setting_that_changes_results(
     command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
