@@ -15,7 +15,7 @@ def missing(name: str, revision: str | None = None, offline: bool = False) -> st
 
     Waits for one connection attempt at most.
     """
-    folder = Path(name).expanduser()
+    folder = Path(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             if (folder / "adapter_config.json").is_file():
