@@ -13,6 +13,8 @@ from alphatune import ranges
 from alphatune.ranges import between, one_of, same
 from alphatune.settings import FORMATS, BCQConfig, Quantization, UniformConfig
 
+LOSS = "loss"  # the one metric of the model and not of what it predicts
+
 
 @dataclass
 class Fields:
@@ -36,7 +38,7 @@ class Task:
     reader: str = "toy"  # module of alphatune.data that reads it
     variant: str = ""  # which part of a reader's format, e.g. the GLUE task
     evaluate_on: str = one_of("test", "validation")
-    metrics: list[str] = field(default_factory=list)  # names known to alphatune.metrics
+    metrics: list[str] = field(default_factory=list)  # names known to alphatune.metrics, and loss
     subsets: list[str] = field(default_factory=list)  # groups scored apart, besides "all"
     labels: list[str] = field(default_factory=list)  # class names, in index order; empty for regression
     fields: Fields = field(default_factory=Fields)  # of the user's own files
@@ -44,6 +46,11 @@ class Task:
     max_target: int = between(1, 2048, 64)  # tokens kept of a training target
     counts: dict[str, int] = field(default_factory=dict)  # expected number of examples per split
     licence: str = ""
+
+    @property
+    def scores(self) -> list[str]:
+        """The metrics of predictions: what makes a run predict."""
+        return [name for name in self.metrics if name != LOSS]
 
 
 @dataclass

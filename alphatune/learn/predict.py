@@ -87,10 +87,10 @@ def score(folder: Path, examples: list[Example], config: Config) -> dict[str, An
     subsets = [e.subset for e in examples] if config.task.subsets else None
     if config.task.kind == "classification":
         labels: list[Any] = [e.label for e in examples]
-        result = metrics.score_labels(config.task.metrics, predictions, labels, subsets=subsets)
+        result = metrics.score_labels(config.task.scores, predictions, labels, subsets=subsets)
     else:
         references = [list(e.targets) for e in examples]
-        result = metrics.score(config.task.metrics, predictions, references, subsets=subsets)
+        result = metrics.score(config.task.scores, predictions, references, subsets=subsets)
     values = {
         group: {name: {"value": s.value, "signature": s.signature} for name, s in scores.items()}
         for group, scores in result.values.items()

@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from alphatune.learn.batches import IGNORED, Item
 from alphatune.terminal import process
 
-TRAIN, VALIDATE, DECODE, DONE = "train", "validate", "decode", "done"  # words of the leader
+TRAIN, VALIDATE, MEASURE, DECODE, DONE = "train", "validate", "measure", "decode", "done"  # words of the leader
 WEIGHT = "share_weight"  # of a batch: what the mean loss of a share counts
 _EVER = timedelta(days=365)
 

@@ -55,6 +55,7 @@ def execute(config: Config, warnings: list[str] | None = None, origins: dict[str
         return path
     from alphatune.packed.product import looked_up
     from alphatune.run import preflight  # with them comes torch: a run that is recorded does not wait for it
+    from alphatune.run.outcome import outcome
     from alphatune.run.pipeline import Run
 
     run = Run(config, dataset)
@@ -66,7 +67,7 @@ def execute(config: Config, warnings: list[str] | None = None, origins: dict[str
     tracker = track.start(config, plan.run_id, record.public_config(config))
     run.report = tracker.log
     try:
-        result = run.result()
+        result = outcome(run)
     except BaseException:
         tracker.finish({"status": "failed"})
         raise

@@ -40,6 +40,8 @@ def follow(config: Config) -> None:
             del model
         elif word == ranks.VALIDATE:
             run.final_loss()
+        elif word == ranks.MEASURE:
+            run.reference_losses()
         else:
             ranks.words.gathered(_decoded(run))
 

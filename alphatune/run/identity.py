@@ -11,7 +11,7 @@ import itertools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from alphatune.config import Config, Fields
+from alphatune.config import LOSS, Config, Fields
 from alphatune.settings import CALIBRATED, NF4
 from alphatune.store import digest, path_part
 from alphatune.versions import BFLOAT16, SCALES, SOLVERS, VERSIONS
@@ -32,6 +32,7 @@ class Plan:
     adapted: Spec | None
     requantized: Spec | None  # after adaptation
     evaluated: Spec  # validation loss of the final model
+    measured: Spec | None  # its loss on the references of the texts that are scored
     decoded: Spec
     scored: Spec
     run_id: str
@@ -85,13 +86,18 @@ def plan(config: Config, backbone: Spec, files: dict[str, str], numbers: Numbers
     if config.task.kind == "generation":
         decoded["decode"] = _without(dataclasses.asdict(config.decode), "batch_size")
     scored = {
-        "decoded": decoded, "metrics": list(config.task.metrics), "subsets": list(config.task.subsets),
+        "decoded": decoded, "metrics": config.task.scores, "subsets": list(config.task.subsets),
         "version": VERSIONS["score"],
     }  # fmt: skip
-    whole = {"scored": scored, "evaluated": evaluated, "seed": config.seed}
-    return Plan(
-        base, quantized, adapted, requantized, evaluated, decoded, scored, f"{short_name(config)}-{digest(whole)[:10]}"
-    )
+    whole: Spec = {"scored": scored, "evaluated": evaluated, "seed": config.seed}
+    measured: Spec | None = None
+    if LOSS in config.task.metrics:
+        measured = {
+            "model": model, "data": test_data, "subsets": bool(config.task.subsets), "version": VERSIONS["evaluate"]
+        }  # fmt: skip
+        whole["measured"] = measured
+    name = f"{short_name(config)}-{digest(whole)[:10]}"
+    return Plan(base, quantized, adapted, requantized, evaluated, measured, decoded, scored, name)
 
 
 def validation_limit(config: Config) -> int | None:

@@ -26,9 +26,8 @@ from alphatune.errors import UserError
 from alphatune.learn import batches, methods, models, predict, ranks, residual, seeding, train
 from alphatune.packed import disk, nf4
 from alphatune.progress import Progress
-from alphatune.run import cuts, given, guessing, identity
+from alphatune.run import given, guessing, identity, likelihood
 from alphatune.run.identity import Plan, Spec
-from alphatune.run.sizes import sizes
 from alphatune.store import Artifact, Store
 from alphatune.store.artifacts import Lack, Make
 
@@ -55,54 +54,6 @@ class Run:
         self.timings: dict[str, float] = {}
         self.used: list[Artifact] = []
         self.quantized_start: guessing.Start | None = None  # the model as quantisation left it, once it was measured
-
-    def result(self) -> dict[str, Any]:
-        """The run, carried out: what its record says of data, weights, sizes and scores."""
-        scores: dict[str, Any] = {"values": {}, "absent": {}}
-        if self.validation_examples and guessing.measured(self.config):
-            self.evaluated()  # before decoding: what is worse than guessing is told at once
-        if self.config.task.metrics:  # a search for hyper-parameters needs the validation loss only
-            scores = json.loads((self.scored().path / "scores.json").read_text(encoding="utf-8"))
-        loss = None  # without validation examples there is none
-        if self.validation_examples:
-            loss = json.loads((self.evaluated().path / "loss.json").read_text(encoding="utf-8"))["validation_loss"]
-        elif not self.config.task.metrics:
-            self.final  # noqa: B018 - nothing is measured: the weights alone are made
-        config, plan = self.config, self.plan
-        training = self._report(self.adapted()) if plan.adapted else {}
-        decoding = self._report(self.decoded()) if config.task.metrics else {}
-        cuts.tell(self.config.task, training.get("cut", {}), decoding)
-        skeleton = models.skeleton(config.model, config.task.kind, len(config.task.labels))
-        return {
-            "validation_loss": loss,
-            "scores": scores["values"],
-            "absent_metrics": scores["absent"],
-            "sizes": asdict(sizes(skeleton, config)),
-            "curves": training.get("curves", {"train": [], "validation": []}),
-            "quantization": self._report(self.codes()) if plan.requantized or plan.quantized else [],
-            **({"quantized_start": asdict(self.quantized_start)} if self.quantized_start else {}),
-            "model": {
-                "identity": models.identity(config.model),
-                "weights_sha256": models.weights_sha256(config, self.store),
-            },
-            "data": {
-                "files": self.dataset.files,
-                "notes": self.dataset.notes,
-                **({"labels": self.dataset.labels} if self.dataset.labels else {}),
-                "train": len(self.train_examples),
-                "validation": len(self.validation_examples),
-                "test": len(self.test_examples),
-                "cut_in_training": training.get("cut", {}),
-                "cut_in_decoding": decoding,
-            },
-            "provenance": config.hparams.provenance,
-            "stages": {a.stage + ("" if a.reused else " (made)"): a.key for a in self.used},
-            "timings": {name: round(seconds, 2) for name, seconds in self.timings.items()},
-        }
-
-    @staticmethod
-    def _report(artifact: Artifact) -> Any:
-        return json.loads((artifact.path / "report.json").read_text(encoding="utf-8"))
 
     # ---- data ----------------------------------------------------------------------------------------------------
 
@@ -165,8 +116,9 @@ class Run:
 
         artifact = self._stage("adapt", spec, make)
         self.store.clear_scratch("adapt", spec)  # only now: a kill before this line repeats no training
-        if not self.quantized_start and "quantized_start" in (report := self._report(artifact)):
-            self.quantized_start = guessing.tell(guessing.Start(**report["quantized_start"]), self.config)
+        kept = json.loads((artifact.path / "report.json").read_text(encoding="utf-8"))
+        if not self.quantized_start and "quantized_start" in kept:
+            self.quantized_start = guessing.tell(guessing.Start(**kept["quantized_start"]), self.config)
         return artifact
 
     def started(self) -> tuple[nn.Module, Any]:
@@ -213,6 +165,23 @@ class Run:
             loss = json.loads((artifact.path / "loss.json").read_text(encoding="utf-8"))["validation_loss"]
             self.quantized_start = guessing.start(loss, self.config, len(self.validation_examples))
         return artifact
+
+    def measured(self) -> Artifact:
+        """scores.json: the final model's loss on the references of what is scored, for all and each subset."""
+        assert self.plan.measured is not None
+
+        def make(folder: Path) -> None:
+            self.final  # noqa: B018 - as in evaluated
+            ranks.words.say(ranks.MEASURE)
+            with Progress("measure", show=self.config.runtime.progress):
+                losses = self.reference_losses()
+            (folder / "scores.json").write_text(json.dumps(losses, indent=1, allow_nan=False))
+
+        return self._stage("measure", self.plan.measured, make)
+
+    def reference_losses(self) -> likelihood.Values:
+        """The losses that `measured` keeps, computed by all processes of the run."""
+        return likelihood.measure(*self.final, self.test_examples, self.config)
 
     def final_loss(self) -> float:
         """The loss that `evaluated` keeps, computed by all processes of the run."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from alphatune import metrics
-from alphatune.config import Config
+from alphatune.config import LOSS, Config
 from alphatune.data import own
 from alphatune.data.example import Example
 from alphatune.errors import UserError
@@ -100,7 +100,7 @@ def _metrics(config: Config) -> Iterator[str]:
     labels = task.kind == "classification"
     known = list(metrics.LABEL_METRICS if labels else metrics.TEXT_METRICS)
     others = metrics.TEXT_METRICS if labels else metrics.LABEL_METRICS
-    for name in dict.fromkeys(task.metrics):
+    for name in dict.fromkeys(task.scores):
         fit = known
         if name in others:
             reason = f"is of {'texts' if labels else 'labels'}, but task={task.name} is {task.kind}"
@@ -112,7 +112,7 @@ def _metrics(config: Config) -> Iterator[str]:
             reason, fit = f"is of two classes, task.labels has {len(task.labels)}", ["accuracy", "matthews"]
         else:
             continue
-        yield f"task.metrics: {name} {reason}: choose from {', '.join(fit)}"
+        yield f"task.metrics: {name} {reason}: choose from {', '.join([*fit, LOSS])}"
 
 
 def _shard(config: Config) -> Iterator[str]:
@@ -247,7 +247,7 @@ def _has(run: Run, subset: str) -> bool:
 
 def _absent(config: Config) -> Iterator[str]:
     """Metrics whose Java program cannot run here; the record says so, too."""
-    names = [m for m in dict.fromkeys(config.task.metrics) if getattr(metrics.TEXT_METRICS.get(m), "external", False)]
+    names = [m for m in dict.fromkeys(config.task.scores) if getattr(metrics.TEXT_METRICS.get(m), "external", False)]
     try:
         if names:
             java.runtime()

@@ -43,7 +43,7 @@ def _needed(config: Config, plan: Plan, root: Path, inputs: int, found: Sizes) -
     codes = plan.requantized or plan.quantized
     if codes is not None and not _there(root, "quantize", codes):
         needed += config.quant.q * found.linear_weights // 8 + FLOAT * (config.quant.q + 1) * found.groups
-    if config.task.metrics and not _there(root, "decode", plan.decoded):
+    if config.task.scores and not _there(root, "decode", plan.decoded):
         needed += 2 * _PER_INPUT * inputs
     return needed
 

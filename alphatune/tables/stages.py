@@ -18,8 +18,9 @@ def stages(cell: Cell) -> dict[tuple[str, str], bool]:
     plan = cell.outline
     specs: dict[str, list[Spec | None]] = {
         "quantize": [plan.quantized, plan.requantized], "adapt": [plan.adapted], "evaluate": [plan.evaluated],
-        "decode": [plan.decoded] if cell.config.task.metrics else [],
-        "score": [plan.scored] if cell.config.task.metrics else [],
+        "measure": [plan.measured],
+        "decode": [plan.decoded] if cell.config.task.scores else [],
+        "score": [plan.scored] if cell.config.task.scores else [],
     }  # fmt: skip
     root = Path(cell.config.runtime.artifacts)
     found = {}

@@ -162,7 +162,7 @@ def _metrics(task: Task, protocol: str | None, named: str | None) -> list[str]:
     if protocol is not None and protocol not in fitting:
         raise UserError(f"--protocol {protocol}: not for {task.name}; must be one of: {', '.join(fitting)}")
     if named is None:
-        return list(task.metrics if protocol is None else PROTOCOLS[protocol].metrics)
+        return list(task.scores if protocol is None else PROTOCOLS[protocol].metrics)
     if protocol is not None:
         raise UserError("--metrics and --protocol exclude each other: name the protocol's metrics")
     names = [name.strip() for name in named.split(",") if name.strip()]

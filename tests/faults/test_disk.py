@@ -90,6 +90,7 @@ def test_too_little_room_is_told_before_anything_is_made(
 def test_the_room_asked_for_is_enough_and_not_far_too_much(own: list[str], tmp_path: Path) -> None:
     """What full fine-tuning writes at most, watched at every checkpoint, against the estimate."""
     from alphatune.data.load import load
+    from alphatune.run.outcome import outcome
     from alphatune.run.pipeline import Run
 
     config = config_of([*own, "method=full_ft", "seed=22"])
@@ -107,7 +108,7 @@ def test_the_room_asked_for_is_enough_and_not_far_too_much(own: list[str], tmp_p
         patch.setattr(trouble, "room", lambda folder: 0)
         (told,) = room.problems(config, run.plan, run.store.root, len(run.test_examples))
         estimate = 1e6 * float(told.split("about ")[1].split(" MB")[0])
-        run.result()
+        outcome(run)
     assert most and most <= estimate <= 3 * most + 2e6, (most, estimate)
 
 

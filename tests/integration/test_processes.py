@@ -140,11 +140,12 @@ def test_validation_and_decoding_on_two_processes_have_the_bytes_of_one(quick: l
 
     def call(name: str) -> list[str]:
         own = [f"runtime.artifacts={tmp_path / name}", f"runtime.records={tmp_path / name}-records"]
-        return [*places, "method=lora", "trainer.max_steps=5", "decode.batch_size=2", *own]
+        metrics = "task.metrics=[bleu,meteor,ter,loss]"
+        return [*places, "method=lora", "trainer.max_steps=5", "decode.batch_size=2", metrics, *own]
 
     assert main(call("one")) == 0
     shutil.copytree(tmp_path / "one", tmp_path / "two")
-    for stage in ("evaluate", "decode", "score"):
+    for stage in ("evaluate", "measure", "decode", "score"):
         shutil.rmtree(tmp_path / "two" / stage)
     done = together("-m", "alphatune.run", *call("two"))
     assert done.returncode == 0, done.stderr
