@@ -43,12 +43,12 @@ def distinct(cells: Iterable[Cell], made: bool = True) -> dict[Stage, Cell]:
 
 
 def work(stage: str, config: dict[str, Any]) -> float:
-    """Training: examples seen. Decoding: inputs times beams. Else: one. `config` is that of a record."""
+    """Training: examples seen. Decoding: inputs times beams. Their loss: inputs. Else: one. `config`: of a record."""
     if stage == "adapt":
         return max(1e-9, examples_seen(config))
     if stage == "decode":
         return inputs(config) * float(config["decode"]["beam"])
-    return 1.0
+    return float(inputs(config)) if stage == "measure" else 1.0
 
 
 def examples_seen(config: dict[str, Any]) -> float:
