@@ -39,6 +39,9 @@ def checked(config: Config) -> Config:
         config.model.name_or_path = str(Path(config.model.name_or_path).expanduser())
     config.model.name = config.model.name or config.model.name_or_path.rstrip("/").rsplit("/", 1)[-1]
     ranges.check(config)
+    for key in ("metrics", "subsets", "labels"):
+        if not all(isinstance(name, str) for name in getattr(config.task, key)):
+            raise UserError(f"task.{key}={getattr(config.task, key)}: must be a list of words")
     _check_heads(config.model.tiny)
     _check_own(config.task, config.data)
     quant = config.quant

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,11 +17,12 @@ from huggingface_hub.errors import StrictDataclassError
 from peft import PeftModel, get_peft_model_state_dict
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING
 from safetensors import SafetensorError, safe_open
+from torch import nn
 from transformers import AutoConfig, AutoTokenizer, set_seed
 from transformers.utils import logging
 
 from alphatune.errors import UserError
-from alphatune.hf import hub, kinds
+from alphatune.hf import hub, kinds, whole
 from alphatune.settings import FORMATS
 
 TASKS = {"causal-lm": "AutoModelForCausalLM", "classification": "AutoModelForSequenceClassification"}
@@ -173,19 +173,13 @@ def load(folder: Path, task: str | None = None, dtype: str = "auto") -> Any:
         if "ignore_mismatched_sizes" in reason:  # transformers' advice, which would load random weights
             reason = "its weights have other shapes than config.json implies, which belongs to another model"
         raise UserError(f"{folder}: cannot be loaded: {reason}") from error
-    missing = sorted(str(key) for key in found["missing_keys"])
+    missing = [str(key) for key in found["missing_keys"]]
     if task == "classification":
         missing = [key for key in missing if not key.startswith(_HEADS)]
-    if missing:  # transformers would go on with random weights
-        lacking = f"the weights lack {missing[0]} ({len(missing)} in all) of {type(model).__name__}"
-        raise UserError(f"{folder}: {lacking}{_NEEDED.get(task, '')}")
-    # a head may be left out; a numbered part belongs to the blocks, and transformers would go on without it
-    unused = sorted(str(key) for key in found["unexpected_keys"] if re.search(r"\.\d+\.", f".{key}"))
-    if unused:
-        raise UserError(
-            f"{folder}: {type(model).__name__} as config.json describes it has no place for {unused[0]} "
-            f"({len(unused)} in all): config.json belongs to another model"
-        )
+    try:
+        whole.check(model, missing, found["unexpected_keys"], _NEEDED.get(task, ""))
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from error
     return model.eval()
 
 
@@ -212,12 +206,16 @@ def load_adapters(model: Any, folders: Sequence[Path]) -> tuple[Any, list[str]]:
         UserError: a folder holds no adapter, or one of another base.
     """
     names: list[str] = []
+    taken = {
+        part for name, _ in model.named_modules() for part in name.split(".")
+    }  # peft would mix them up when it saves
     kinds = {folder: _adapter_type(folder) for folder in folders}
     if len(set(kinds.values())) > 1:
         told = ", ".join(f"{folder} ({kind})" for folder, kind in kinds.items())
         raise UserError(f"adapters of one call must be of one type, not {told}: use one call for each type")
     for folder in folders:
-        name = stem = folder.resolve().name.replace(".", "_")  # a module's name has no dots
+        stem = folder.resolve().name.replace(".", "_")  # a module's name has no dots
+        name = stem = f"adapter-{stem}" if stem in taken or hasattr(nn.ParameterDict, stem) else stem
         while name in names:
             name = f"{stem}-{names.count(name) + sum(n.startswith(f'{stem}-') for n in names) + 1}"
         try:

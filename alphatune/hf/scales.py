@@ -121,6 +121,8 @@ class AlphaTuningLayer(nn.Module, BaseTunerLayer):
         Raises:
             UserError: two adapters are active at once; scales are values and do not add up.
         """
+        if self.disable_adapters:
+            self.unmerge()
         if self.disable_adapters or self.merged:
             return None, None
         active = [name for name in self.active_adapters if name in self.alphatuning_scale]
@@ -129,8 +131,6 @@ class AlphaTuningLayer(nn.Module, BaseTunerLayer):
         return self._scales_of(active[0]) if active else (None, None)
 
     def forward(self, x: Tensor, adapter_names: RowAdapters | None = None) -> Tensor:
-        if self.disable_adapters and self.merged:
-            self.unmerge()
         if adapter_names is None or self.disable_adapters:
             return self._called(x, *self.current())
         if self.merged:
@@ -167,6 +167,8 @@ class AlphaTuningLayer(nn.Module, BaseTunerLayer):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AlphaTuningLayer:
         """`to`, `half` and the like move the scales but leave them float32, as those of the base."""
         self.base_layer._apply(fn, recurse)  # first: it knows what of it may change its dtype
+        if self._unmerged is not None:
+            self._unmerged = tuple(None if t is None else moved_only(fn)(t) for t in self._unmerged)  # type: ignore
         return super()._apply(moved_only(fn), recurse)
 
     def _get_base_layer_device_and_dtype(self, base_layer: Any) -> tuple[torch.device, torch.dtype]:

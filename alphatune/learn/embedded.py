@@ -13,6 +13,7 @@ from alphatune.store import file_sha256
 
 FOLDER = Path(__file__).resolve().parent / "weights" / "tiny"
 HASHES = "sha256.json"  # beside the files: name -> sha256
+TOKENIZER_DOCUMENTS = 8000  # of the toy world, from which the tokenizer is made
 
 
 def hashes(folder: Path = FOLDER) -> dict[str, str]:

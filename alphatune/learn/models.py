@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import asdict
 from functools import lru_cache
@@ -62,6 +63,8 @@ def load(config: Config, store: Store) -> tuple[nn.Module, PreTrainedTokenizerBa
         set_seed,
     )  # fmt: skip
 
+    from alphatune.hf import whole
+
     alphatune.register()  # the backbone may be packed
     model = config.model
     source = source_of(config, store)
@@ -72,14 +75,19 @@ def load(config: Config, store: Store) -> tuple[nn.Module, PreTrainedTokenizerBa
         _set_dropout(settings, config.hparams.dropout)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
-        loading = {**options, "config": settings, "dtype": torch.float32, "use_safetensors": True}
+        loading = {**options, "config": settings, "dtype": torch.float32, "use_safetensors": True,
+                   "output_loading_info": True}  # fmt: skip
         if config.task.kind == "classification":
             settings.num_labels = max(1, len(config.task.labels))
             settings.pad_token_id = tokenizer.pad_token_id
             set_seed(config.seed)
-            network = AutoModelForSequenceClassification.from_pretrained(source, **loading)
+            network, found = AutoModelForSequenceClassification.from_pretrained(source, **loading)
         else:
-            network = AutoModelForCausalLM.from_pretrained(source, **loading)
+            network, found = AutoModelForCausalLM.from_pretrained(source, **loading)  # type: ignore[misc]
+        missing = (key for key in found["missing_keys"] if re.search(r"\.\d+\.", f".{key}"))  # of a block, no head
+        whole.check(network, missing, found["unexpected_keys"])
+    except UserError as error:
+        raise UserError(f"model.name_or_path={model.name_or_path}: {error}") from error
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"model.name_or_path={model.name_or_path}: cannot be loaded: {reason}") from error

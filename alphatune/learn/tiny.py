@@ -27,7 +27,6 @@ from alphatune.progress import Progress
 from alphatune.terminal import Parser, log_to_terminal, status_of
 
 END = "<|endoftext|>"  # id 0: begins, separates and ends, as in GPT-2
-_TOKENIZER_DOCUMENTS = 8000
 
 
 def gpt2_config(spec: Tiny) -> GPT2Config:
@@ -46,7 +45,7 @@ def pretrain(spec: Tiny, folder: Path, progress: bool = True, dtype: torch.dtype
     for 50 steps, stays, and falls linearly over the last 60 %. Ten minutes on two plain CPU cores.
     """
     documents = list(toy.pretraining_documents(spec.steps * spec.batch_size))
-    tokenizer = _train_tokenizer(documents[:_TOKENIZER_DOCUMENTS], spec.vocabulary)
+    tokenizer = _train_tokenizer(documents[: embedded.TOKENIZER_DOCUMENTS], spec.vocabulary)
     encoded = tokenizer.encode_batch(documents)
     sequences = [torch.tensor([0, *e.ids, 0][: spec.positions]) for e in encoded]
     torch.manual_seed(0)

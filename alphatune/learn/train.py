@@ -11,7 +11,6 @@ import json
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,26 +20,19 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from alphatune.config import Config
 from alphatune.errors import UserError
 from alphatune.learn import batches, ranks, resume, shards
 from alphatune.learn.batches import Item
+from alphatune.learn.curves import Curves, Recorder, Shown
 from alphatune.learn.loss import check_logits, classification_loss, language_loss, token_losses
 from alphatune.progress import Progress
 
 TRAINED = "trained.safetensors"
 _VALIDATED = 16  # examples at once
 log = logging.getLogger("alphatune")
-
-
-@dataclass
-class Curves:
-    """Loss against optimiser step: training loss (mean since the last point) and validation loss (no smoothing)."""
-
-    train: list[tuple[int, float]] = field(default_factory=list)
-    validation: list[tuple[int, float]] = field(default_factory=list)
 
 
 def train(
@@ -113,7 +105,7 @@ def train(
         train_dataset=train_items,
         eval_dataset=validation_items,
         data_collator=partial(batches.collate, pad_token=pad_token),
-        callbacks=[_Recorder(curves, report), *([resume.Sealing(scratch)] if ranks.rank() == 0 else [])],
+        callbacks=[Recorder(curves, report), *([resume.Sealing(scratch)] if ranks.rank() == 0 else [])],
     )
     trainer.setup(config, shards.cut(model, device) if config.runtime.shard else None)
     # the Trainer's own log lines would repeat what the bar and the curves say
@@ -123,7 +115,7 @@ def train(
     if checkpoint:
         log.info("adapt: continuing from step %d", done)
     with Progress("adapt", steps, "step", config.runtime.progress, done) as progress:
-        trainer.add_callback(_Shown(progress))
+        trainer.add_callback(Shown(progress))
         trainer.train(resume_from_checkpoint=checkpoint or None)
     if config.runtime.shard:
         shards.join(model)
@@ -258,6 +250,9 @@ def validation_loss(
     Args:
         shared: every process calls this and takes its part of the batches; all get the sum that one process gets, to
             the last bit.
+
+    Raises:
+        UserError: it is no finite number.
     """
     device = next(model.parameters()).device
     number, processes = (ranks.rank(), ranks.size()) if shared else (0, 1)
@@ -274,6 +269,12 @@ def validation_loss(
     for i in range(len(starts)):  # in the order of one process
         summed_here, counted_here = parts[i % processes][i // processes]
         total, count = total + summed_here, count + counted_here
+    if not math.isfinite(total):
+        cause = f"; try a lower hparams.learning_rate={config.hparams.learning_rate:g}"
+        raise UserError(
+            f"the model's loss on {len(items)} texts is {total}: its weights are too large or no numbers"
+            f"{cause if config.method.train != 'nothing' else ''}"
+        )
     return total / max(1, count)
 
 
@@ -284,45 +285,3 @@ def _summed_over_examples(model: nn.Module, batch: dict[str, Tensor]) -> tuple[f
 def _summed_over_tokens(model: nn.Module, batch: dict[str, Tensor]) -> tuple[float, int]:
     logits, labels = token_losses(model, batch)
     return float(nn.functional.cross_entropy(logits.float(), labels, reduction="sum")), len(labels)
-
-
-class _Shown(TrainerCallback):
-    """Tells a progress of optimiser steps and the latest losses."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.progress, self.losses = progress, dict[str, str]()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.progress.advance()
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        for name, short in (("loss", "train"), ("eval_loss", "validation")):
-            if name in (logs or {}):
-                self.losses[short] = f"{logs[name]:.3f}"
-        self.progress.show(self.losses)
-
-
-class _Recorder(TrainerCallback):
-    """Keeps the curves, through a resume too, and passes points on to a tracker."""
-
-    def __init__(self, curves: Curves, report: Callable[[int, dict[str, float]], None] | None) -> None:
-        self.curves, self.report = curves, report
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        for entry in state.log_history:  # what a killed run had logged before its checkpoint
-            self._keep(entry)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        point = self._keep({**(logs or {}), "step": state.global_step})
-        if point and self.report is not None:
-            self.report(state.global_step, point)
-
-    def _keep(self, entry: dict[str, Any]) -> dict[str, float]:
-        point = {}
-        if "loss" in entry:
-            self.curves.train.append((entry["step"], float(entry["loss"])))
-            point["train_loss"] = float(entry["loss"])
-        if "eval_loss" in entry:
-            self.curves.validation.append((entry["step"], float(entry["eval_loss"])))
-            point["validation_loss"] = float(entry["eval_loss"])
-        return point

@@ -23,18 +23,21 @@ def eight_bit_head(model: nn.Module) -> nn.Module:
     For inference: save the model before. Changes the model and returns it.
 
     Raises:
-        UserError: the model has no linear head, its weights are not on a CPU in float32, or the package that compiles
-            the kernel is missing.
+        UserError: the model has no linear head, one tied to an embedding that does more than look up, weights that are
+            not on a CPU in float32, or the package that compiles the kernel is missing.
     """
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()  # type: ignore[operator]
     if type(head) is not nn.Linear:
         raise UserError("an 8-bit head needs a model whose output head is one linear layer")
+    tied = embedding is not None and embedding.weight is head.weight
+    if tied and type(embedding) is not nn.Embedding:  # Gemma's multiplies what it reads
+        raise UserError(f"an 8-bit head cannot be tied to an input embedding of the kind {type(embedding).__name__}")
     if not head.weight.is_cpu or head.weight.dtype != torch.float32:
         raise UserError("an 8-bit head needs float32 weights on a CPU")
     if not fast():
         raise UserError("an 8-bit head needs compiled kernels: pip install 'alphatune[fast]'")
     codes, scale = rounded(head.weight.detach())
-    if embedding is not None and embedding.weight is head.weight:
+    if tied:
         model.set_input_embeddings(EightBitEmbedding(codes, scale))  # type: ignore[operator]
     model.set_output_embeddings(EightBitHead(codes, scale, head.bias))  # type: ignore[operator]
     return model
@@ -83,7 +86,8 @@ class EightBitHead(_EightBit):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.numel() // self.in_features
-        plain = type(x) is Tensor and x.is_cpu and x.dtype == torch.float32
+        followed = torch.jit.is_tracing() or torch.compiler.is_compiling()  # neither sees what a kernel writes
+        plain = type(x) is Tensor and x.is_cpu and x.dtype == torch.float32 and not followed
         if plain and 0 < rows <= FEW and not (torch.is_grad_enabled() and x.requires_grad):
             from alphatune.packed.kernels import native
 

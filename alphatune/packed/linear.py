@@ -121,14 +121,15 @@ class PackedLinear(nn.Module):
             y = x @ plain_weight_t(self.qweight, *self.effective(scale, which), self.grouping).to(x.dtype)
         elif self._dense is not None and not training:
             made_of = (self.qweight, self.alpha, self.offset, scale, which, x.dtype)
-            y = x @ self._dense.of(made_of, lambda: self.weight_t(scale, which).to(x.dtype))
+            y = x @ self._dense.of(made_of, scale, lambda: self.weight_t(scale, which).to(x.dtype))
         elif which == "gain" and scale is not None and self.grouping.count == self.out_features:
             # one gain per output: scale the frozen product, so neither x nor a weight gradient is needed
             # in float32: next to 1 the steps of half precision are wider than what training changes
             y = (self._times_weight(x, None, None, 0) * (scale / self._gain())[0]).to(x.dtype)
         else:
             y = self._times_weight(x, scale, which, 1 if which == "first" else self.bits)
-        bias = self._parameters["bias"]
+        held = self._parameters  # an attribute would take a microsecond; a replica of DataParallel has no other
+        bias = held["bias"] if "bias" in held else self.bias  # noqa: SIM401
         return y if bias is None else y + bias.to(x.dtype)
 
     def _times_weight(self, x: Tensor, scale: Tensor | None, which: str | None, trained: int) -> Tensor:
@@ -146,9 +147,9 @@ class PackedLinear(nn.Module):
             made_of = (qweight, own_alpha, own_offset, scale, which, x.dtype)
             tell_of_dense_weights(fast())
             if torch.are_deterministic_algorithms_enabled():  # the very product that a rebuilt weight gives
-                return x @ self._kept.of((*made_of, "in, out"), lambda: self.weight_t(scale, which).to(x.dtype))
+                return x @ self._kept.of((*made_of, "in, out"), scale, lambda: self.weight_t(scale, which).to(x.dtype))
             turned = self._kept.of(
-                (*made_of, "out, in"), lambda: self.weight_t(scale, which).T.contiguous().to(x.dtype)
+                (*made_of, "out, in"), scale, lambda: self.weight_t(scale, which).T.contiguous().to(x.dtype)
             )
             return linear(x, turned)  # at few rows a third faster than the other way round
         if scale is not None:
@@ -169,7 +170,7 @@ class PackedLinear(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PackedLinear:
         """`to`, `half` and the like move codes and scales but leave their dtypes; the bias goes as any layer's does."""
-        bias, moved = self._parameters["bias"], moved_only(fn)
+        bias, moved = self._parameters.get("bias"), moved_only(fn)
 
         def applied(tensor: Tensor) -> Tensor:
             return fn(tensor) if tensor is bias else moved(tensor)

@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from alphatune.errors import UserError
 from alphatune.native.presence import fast
 from alphatune.quant.grouping import Grouping
 from alphatune.quant.packing import WORD, blocks, sign_bits, times_codes
@@ -47,7 +48,11 @@ def rebuild(qweight: Tensor, alpha: Tensor, offset: Tensor | None, grouping: Gro
 
     Args:
         reuse: the result may lie in memory that this thread's next call overwrites.
+
+    Raises:
+        UserError: scales that are not float32.
     """
+    _check(alpha)
     if _addressable(qweight, alpha) and fast():
         from alphatune.packed.kernels import native
 
@@ -106,6 +111,7 @@ def fastest(x: Tensor, qweight: Tensor, alpha: Tensor, offset: Tensor | None, gr
     deterministic algorithms never a kernel: which is the fastest depends on the machine, and their sums differ in the
     last bit.
     """
+    _check(alpha)
     if not x.is_cpu or x.shape[-1] != grouping.columns:  # of the wrong width: torch's product says so
         return None
     if not fast():
@@ -116,6 +122,11 @@ def fastest(x: Tensor, qweight: Tensor, alpha: Tensor, offset: Tensor | None, gr
         return None
     rows = x.numel() // grouping.columns
     return _fastest(rows, qweight.shape[1], offset is not None, grouping, torch.get_num_threads())
+
+
+def _check(alpha: Tensor) -> None:
+    if alpha.dtype is not torch.float32:  # a kernel would read past its end
+        raise UserError(f"the scales of a packed layer are {alpha.dtype}: they must be float32; load the model again")
 
 
 @functools.lru_cache(4096)

@@ -59,7 +59,7 @@ def loss_by_bits(experiment: Experiment, results: dict[str, Records], stem: Path
 def _codes(config: dict[str, Any]) -> tuple[str, str]:
     """What a line is called: how codes were found, and how many weights share a scale."""
     quant = config["quant"]
-    solver = record.solver(config) + (" + offset" if quant["offset"] else "")
+    solver = record.solver(config) + (" + offset" if quant.get("offset") else "")  # older records have none
     return solver, "one scale per row" if quant["group_size"] is None else f"g = {quant['group_size']}"
 
 

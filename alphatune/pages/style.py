@@ -45,7 +45,7 @@ def titles(figure: Figure, title: str, subtitle: str = "") -> None:
     lines = textwrap.wrap(title, width)
     if subtitle and subtitle not in title:
         lines += textwrap.wrap(f"substitute: {subtitle}", width)
-    figure.suptitle("\n".join(lines), fontsize=11)
+    figure.suptitle("\n".join(lines).replace("$", r"\$"), fontsize=11)  # a title is text, not mathematics
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:

@@ -24,8 +24,9 @@ def pack(signs: Tensor) -> Tensor:
         padded = torch.zeros(out, q, words * WORD, dtype=torch.bool, device=signs.device)
         padded[:, :, :n_in] = signs
     # Eight bools at a time are a 64-bit number; this product moves the lowest bit of its byte i to bit 56 + i.
-    gathered = (padded.contiguous().view(torch.int64) * 0x0102040810204080) >> 56
-    return gathered.to(torch.uint8).view(torch.int32).permute(2, 1, 0).contiguous()
+    # Flat: a part of one row may count as contiguous with strides that are no multiples of 8.
+    gathered = (padded.contiguous().flatten().view(torch.int64) * 0x0102040810204080) >> 56
+    return gathered.to(torch.uint8).view(torch.int32).view(out, q, words).permute(2, 1, 0).contiguous()
 
 
 def unpack(packed: Tensor, n_in: int) -> Tensor:

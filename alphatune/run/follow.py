@@ -39,9 +39,11 @@ def follow(config: Config) -> None:
                 run.trained(model, tokenizer, batches.Counts())
             del model
         elif word == ranks.VALIDATE:
-            run.final_loss()
+            with contextlib.suppress(UserError):  # likewise
+                run.final_loss()
         elif word == ranks.MEASURE:
-            run.reference_losses()
+            with contextlib.suppress(UserError):
+                run.reference_losses(batches.Counts())
         else:
             ranks.words.gathered(_decoded(run))
 

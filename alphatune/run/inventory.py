@@ -6,6 +6,7 @@ record names keeps, through its manifests, everything behind it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -83,14 +84,14 @@ class Inventory:
                 yield item, "damaged, of no record" if item.kind == DAMAGED else "of no record and no table"
 
 
-def take(root: Path, records: Path) -> Inventory:
-    """The inventory of the store at `root`, with the runs of `records`.
+def take(root: Path, records: Iterable[Path]) -> Inventory:
+    """The inventory of the store at `root`, with the runs of the folders `records`. What goes meanwhile is left out.
 
     Raises:
         UserError: a file among the records is none: what it needs is not known.
     """
     users: dict[str, list[str]] = {}
-    for path in sorted(records.rglob("*.json")):
+    for path in sorted(path for folder in records for path in folder.rglob("*.json")):
         made = record.read(path)
         if not isinstance(made.get("stages"), dict) or "run_id" not in made:
             raise UserError(f"{path}: a part of the record is missing, so what it needs is not known")
@@ -100,7 +101,8 @@ def take(root: Path, records: Path) -> Inventory:
     found = Inventory()
     for stage in sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []:
         for path in sorted(p for p in stage.iterdir() if p.is_dir() and not p.is_symlink()):
-            found.items.append(_folder(stage.name, path, users))
+            with contextlib.suppress(FileNotFoundError):  # a run has just renamed or removed it
+                found.items.append(_folder(stage.name, path, users))
     return found
 
 

@@ -31,7 +31,8 @@ def outcome(run: Run) -> dict[str, Any]:
         run.final  # noqa: B018 - nothing is measured: the weights alone are made
     training = _kept(run.adapted()) if plan.adapted else {}
     decoding = _kept(run.decoded()) if config.task.scores else {}
-    cuts.tell(config.task, training.get("cut", {}), decoding)
+    measuring = _kept(run.measured())["cut"] if plan.measured else {}
+    cuts.tell(config.task, training.get("cut", {}), decoding, measuring)
     skeleton = models.skeleton(config.model, config.task.kind, len(config.task.labels))
     return {
         "validation_loss": loss,
@@ -54,6 +55,7 @@ def outcome(run: Run) -> dict[str, Any]:
             "test": len(run.test_examples),
             "cut_in_training": training.get("cut", {}),
             "cut_in_decoding": decoding,
+            **({"cut_in_measuring": measuring} if plan.measured else {}),
         },
         "provenance": config.hparams.provenance,
         "stages": {a.stage + ("" if a.reused else " (made)"): a.key for a in run.used},

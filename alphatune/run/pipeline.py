@@ -174,14 +174,15 @@ class Run:
             self.final  # noqa: B018 - as in evaluated
             ranks.words.say(ranks.MEASURE)
             with Progress("measure", show=self.config.runtime.progress):
-                losses = self.reference_losses()
+                losses = self.reference_losses(counts := batches.Counts())
             (folder / "scores.json").write_text(json.dumps(losses, indent=1, allow_nan=False))
+            (folder / "report.json").write_text(json.dumps({"cut": asdict(counts)}))
 
         return self._stage("measure", self.plan.measured, make)
 
-    def reference_losses(self) -> likelihood.Values:
-        """The losses that `measured` keeps, computed by all processes of the run."""
-        return likelihood.measure(*self.final, self.test_examples, self.config)
+    def reference_losses(self, counts: batches.Counts) -> likelihood.Values:
+        """The losses that `measured` keeps, computed by all processes of the run; `counts` receives what was cut."""
+        return likelihood.measure(*self.final, self.test_examples, self.config, counts)
 
     def final_loss(self) -> float:
         """The loss that `evaluated` keeps, computed by all processes of the run."""

@@ -218,7 +218,7 @@ def _places(run: Run) -> Iterator[str]:
     """Folders of the record and of the stages that cannot be written to."""
     places = {
         "runtime.records": [record.path_of(run.config.runtime.records, run.plan.run_id).parent],
-        "runtime.artifacts": [run.store.root / s for s in ("backbone", *identity.VERSIONS)],
+        "runtime.artifacts": [run.store.root / s for s in ("backbone", "measure", *identity.VERSIONS)],
     }
     for key, folders in places.items():
         reason = next(filter(None, map(unwritable, folders)), None)

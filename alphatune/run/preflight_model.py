@@ -17,11 +17,12 @@ from torch import nn
 from transformers import AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from alphatune.config import Config
+from alphatune.config import LOSS, Config, Tiny
 from alphatune.data.example import Example
 from alphatune.errors import UserError
 from alphatune.hf import checkpoints
-from alphatune.learn import batches, methods, models
+from alphatune.learn import batches, embedded, methods, models
+from alphatune.learn.embedded import TOKENIZER_DOCUMENTS
 from alphatune.packed import walk
 from alphatune.quant.grouping import Grouping
 from alphatune.quant.solvers import check_span
@@ -64,7 +65,10 @@ def _problems(config: Config, texts: SplitTexts) -> list[str]:
         found += _layers(network, config)
     if folder is not None:
         found += _weights(folder, network)
-    if name != models.TINY:  # its tokenizer is made with it, and fits
+    if name == models.TINY:  # its tokenizer is made with it, and fits; texts may be longer than its positions
+        if (tokenizer := _of_the_package(config.model.tiny)) is not None:
+            found += _lengths(tokenizer, network, config, texts)
+    else:
         try:
             tokenizer = _tokenizer(config, folder)
         except UserError as error:
@@ -180,6 +184,12 @@ def _weights(folder: Path, network: nn.Module | None) -> list[str]:
     return []
 
 
+def _of_the_package(tiny: Tiny) -> Any:
+    """The tokenizer of the package, if it is that of such a tiny model too: made from as many documents as there."""
+    enough = tiny.steps * tiny.batch_size >= TOKENIZER_DOCUMENTS
+    return checkpoints.load_tokenizer(embedded.FOLDER) if tiny.vocabulary == Tiny().vocabulary and enough else None
+
+
 def _tokenizer(config: Config, folder: Path | None) -> Any:
     if folder is not None:
         return checkpoints.load_tokenizer(folder)
@@ -239,12 +249,15 @@ def _lengths(tokenizer: Any, network: Any, config: Config, texts: SplitTexts) ->
         return len(batches.context_ids(e.text, tokenizer, task, counts)) + new
 
     advice = f"lower task.max_context={task.max_context} or "
+    read = {"train": texts.train, "validation": texts.validation}
+    if LOSS in task.metrics:
+        read[task.evaluate_on] = [*read.get(task.evaluate_on, []), *texts.test]
+    decoded = {task.evaluate_on: texts.test} if task.scores else {}
     return [
-        *_longest({"train": texts.train, "validation": texts.validation}, training, limit,
-                  task.max_context + task.max_target + 2, f"{advice}task.max_target={task.max_target}"),
-        *_longest({task.evaluate_on: texts.test}, decoding, limit,
-                  task.max_context + 1 + new, f"{advice}decode.max_new_tokens={new}", f" (decode.max_new_tokens={new} "
-                  "among them)"),
+        *_longest(read, training, limit, task.max_context + task.max_target + 2,
+                  f"{advice}task.max_target={task.max_target}"),
+        *_longest(decoded, decoding, limit, task.max_context + 1 + new, f"{advice}decode.max_new_tokens={new}",
+                  f" (decode.max_new_tokens={new} among them)"),
     ]  # fmt: skip
 
 

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from alphatune.compose import compose
 from alphatune.config import Config
+from alphatune.data.load import load as load_data
 from alphatune.errors import UserError
 from alphatune.learn import models
 from alphatune.run import identity, record, track
 from alphatune.search.sweep import SAMPLERS, Sweep, load
 from alphatune.store import digest
 from alphatune.terminal import Parser, log_to_terminal, status_of
-from alphatune.versions import VERSIONS
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -65,18 +65,21 @@ def objective(content: dict[str, Any], metric: str) -> float:
 
 
 def open_study(sweep: Sweep, config: Config, storage: Path) -> Study:
-    """The study of a sweep in a journal, made if it is not there. Anything that changes what its trials are, the values
-    of the sweep or of the config, makes another study; finished runs are then read from their records.
+    """The study of a sweep in a journal, made if it is not there. Anything that changes what its trials are - data,
+    weights, code, the values of the sweep or of the config - makes another; finished runs are read from their records.
+
+    Args:
+        config: of the trial with the first value of each parameter: its run's name stands for all that trials share.
 
     Raises:
-        UserError: Optuna is not installed, or the journal cannot be read or written.
+        UserError: Optuna is not installed, the data cannot be read, or the journal cannot be read or written.
     """
     optuna = _optuna()
     from optuna.storages.journal import JournalFileBackend, JournalStorage
 
-    base = record.public_config(config)
+    first = identity.plan(config, models.identity(config.model), load_data(config.task, config.data).files).run_id
     parameters = [(p.key, p.examples, p.log, p.step) for p in sweep.parameters]
-    key = digest([base, VERSIONS, parameters, sweep.metric, sweep.maximize])[:10]
+    key = digest([first, parameters, sweep.metric, sweep.maximize])[:10]
     try:
         storage.parent.mkdir(parents=True, exist_ok=True)
         _drop_torn_line(storage)
@@ -181,7 +184,8 @@ def report(sweep: Sweep, study: Study) -> str:
     if trials:
         best = sweep.overrides(trials[0].params)
         lines += ["", f"best: {_command(best)}"]
-        test = [o for o in best if o != "task.evaluate_on=validation" and not o.startswith("seed=")]
+        trial = ("task.evaluate_on=validation", "task.metrics=[]")
+        test = [o for o in best if o not in trial and not o.startswith("seed=")]
         lines += [f"on the test split, five seeds: {_command(['-m', *test, 'seed=0,1,2,3,4'])}"]
     return "\n".join(lines)
 
@@ -246,8 +250,6 @@ def _main(given: argparse.Namespace) -> int:
 
 def _ready(config: Config, sweep: Sweep) -> None:
     """Tell before the first trial what every trial would stumble over."""
-    from alphatune.data.load import load as load_data
-
     dataset = load_data(config.task, config.data, progress=config.runtime.progress)
     if sweep.metric == "validation_loss" and not dataset.validation:
         raise UserError(

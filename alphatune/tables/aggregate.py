@@ -8,8 +8,8 @@ from typing import Any
 
 from scipy import special
 
-from alphatune.tables.experiment import Statement
-from alphatune.tables.values import of_record
+from alphatune.tables.experiment import Column, Statement
+from alphatune.tables.values import name_of, of_record
 
 Records = dict[int, dict[str, Any]]  # seed -> record
 REPRODUCED, NOT, UNDECIDED, NOT_RUN = "reproduced", "not reproduced", "undecided", "not run"
@@ -22,6 +22,14 @@ class Mean:
     mean: float
     ci95: float | None
     n: int
+
+    @property
+    def signed(self) -> str:
+        """As a difference, e.g. "-2.1 ± 0.6": two significant digits of the half width, for both numbers."""
+        if not self.ci95:
+            return f"{self.mean:+.3g}" + ("" if self.ci95 is None else " ± 0")
+        digits = max(0, 1 - math.floor(math.log10(self.ci95)))
+        return f"{round(self.mean, digits) + 0.0:+.{digits}f} ± {self.ci95:.{digits}f}"
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ def difference(left: Records, right: Records, key: str, scale: float = 1.0) -> M
     return mean([(a - b) * scale for a, b in pairs if a is not None and b is not None])
 
 
-def judge(claim: Statement, left: Records, right: Records) -> Verdict:
-    """Decide a table's own statement on the seeds that both rows have."""
-    found = difference(left, right, claim.metric)
+def judge(claim: Statement, column: Column, left: Records, right: Records) -> Verdict:
+    """Decide a table's own statement on the seeds that both rows have, in the unit of its column."""
+    found = difference(left, right, name_of(column), column.scale)
     return Verdict(claim, decide(found, claim.kind, claim.margin), found)

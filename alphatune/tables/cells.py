@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,8 +130,8 @@ class Planner:
 
     def _tried(self, row: Row) -> list[Cell]:
         seed = self.table.seeds[0]
-        more = [*self.table.search_with, *SEARCH]
-        cells = [self._cell(row, (), [f"hparams.learning_rate={v}", *more], seed, earlier=True) for v in row.search]
+        last = [*self.table.search_with, *SEARCH]  # whatever is given for every cell
+        cells = [self._cell(row, (), [f"hparams.learning_rate={v}"], seed, last, earlier=True) for v in row.search]
         for i, (cell, rate) in enumerate(zip(cells, row.search, strict=True)):
             name, obstacles = cell.config.task.name, cell.obstacles
             if _data_of(cell.config) in self._unvalidated:
@@ -138,9 +139,11 @@ class Planner:
             cells[i] = dataclasses.replace(cell, rate=float(rate), obstacles=obstacles)
         return cells
 
-    def _cell(self, row: Row, part: Part, more: list[str], seed: int, earlier: bool = False) -> Cell:
+    def _cell(
+        self, row: Row, part: Part, more: list[str], seed: int, last: Sequence[str] = (), earlier: bool = False
+    ) -> Cell:
         """`earlier`: a record of earlier code of the run's solver or scales will do, as it does to choose a rate by."""
-        overrides = [*self.table.base, *row.set, *more, *self.extra]
+        overrides = [*self.table.base, *row.set, *more, *self.extra, *last]
         config = dataclasses.replace(compose.config_of(overrides), seed=seed)
         overrides.append(f"seed={seed}")
         if config.logger.name != "none":
@@ -208,9 +211,9 @@ class Planner:
 
 
 def _data_of(config: Config) -> str:
-    """What tells the data of one cell from that of another; several of a user's own tasks may share a name."""
-    task, data = config.task, config.data
-    return repr((task.name, task.kind, task.fields, data.train, data.valid, data.test))
+    """What tells the data of one cell from that of another: all settings of both groups but how much of it is used."""
+    task = dataclasses.replace(config.task, metrics=[], evaluate_on="test")
+    return repr((task, dataclasses.replace(config.data, train_limit=None, eval_limit=None, validation_limit=None)))
 
 
 def _key(override: str) -> str:

@@ -34,7 +34,10 @@ class Cost:
     @property
     def lines(self) -> list[str]:
         """In words: what is to be made, how long it takes, what is not measured yet."""
-        shown = [f"{self.counts[s]} x {s}" for s in ("quantize", "adapt", "decode") if self.counts.get(s)]
+        stages = ["quantize", "adapt", "measure", "decode"]
+        shown = [f"{self.counts[s]} x {s}" for s in stages if self.counts.get(s)]
+        if not shown and self.counts.get("evaluate"):
+            shown = [f"{self.counts['evaluate']} x evaluate"]
         found = [f"cost: {', '.join(shown) or 'no stage'}, shared stages counted once"]
         if self.judged:
             part = f" for {self.judged} of {self.total} stages" if self.judged < self.total else ""

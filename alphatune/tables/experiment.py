@@ -195,11 +195,15 @@ def _check(experiment: Experiment, file: str) -> None:
     if experiment.figure not in FIGURES:
         raise UserError(f"{file}: figure={experiment.figure}: must be one of: {', '.join(FIGURES[1:])}")
     for column in experiment.columns:
+        if not 0 <= column.digits <= 12:
+            raise UserError(f"{file}: column {column.key}: digits={column.digits}: must be from 0 to 12")
         if "." in (name := column.value or column.key):
             _check_setting(name, f"{file}: column {column.key}")
     for claim in experiment.claims:
         if claim.kind not in KINDS:
             raise UserError(f"{file}: a claim of the kind {claim.kind}: must be one of: {', '.join(KINDS)}")
+        if claim.metric not in keys:
+            raise UserError(f"{file}: a claim on {claim.metric}, which is no column of the table")
         for name in (claim.left, claim.right):
             if name not in ids:
                 raise UserError(f"{file}: a claim speaks of the row {name}, which the table does not have")

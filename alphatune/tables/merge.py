@@ -26,7 +26,11 @@ def merged(table: Experiment, overrides: list[str]) -> tuple[Experiment, str]:
         model = config.model.name
         searched = alike.get(row.search_as, row.search_as)
         key = repr((config, row.search, searched, row.layer))
-        alike[row.id] = kept.setdefault(key, row).id
+        first = kept.get(key, row)
+        if first.seeds or row.seeds:  # those of both
+            first = dataclasses.replace(first, seeds=sorted({*table.seeds_of(first), *table.seeds_of(row)}))
+        kept[key] = first
+        alike[row.id] = first.id
     if len(kept) == len(table.rows):
         return table, ""
     groups = list(dict.fromkeys(row.group for row in kept.values()))

@@ -138,6 +138,9 @@ def _here(cell: Cell) -> str | None:
         execute(cell.config, origins=compose.sources_of(cell.overrides))
     except UserError as error:
         return str(error)
+    except Exception as error:  # this cell is lost and not those after it, as with a process for each
+        log.exception("%s", cell.name)
+        return f"{type(error).__name__}: {error}"
     return None
 
 

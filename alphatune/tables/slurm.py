@@ -6,6 +6,7 @@ folder that the jobs start in, so a cell is a cell wherever it ran.
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -41,6 +42,7 @@ def submit(name: str, waves: list[list[Cell]], jobs: int, options: str, render: 
     if shutil.which("sbatch") is None:
         raise UserError("--launcher=slurm: there is no sbatch on this machine; use --launcher=local")
     folder.mkdir(parents=True, exist_ok=True)
+    name = re.sub(r"[^\w.=-]", "-", name)  # a line of a script
     extra, ids = shlex.split(options), []
     after: list[str] = []
     for number, wave in enumerate(waves, 1):

@@ -186,9 +186,8 @@ def _statement(verdict: Verdict) -> str:
     claim, difference = verdict.claim, verdict.difference
     if difference is None:
         return f"**{verdict.outcome}**: {claim.text}"
-    interval = "" if difference.ci95 is None else f" ± {difference.ci95:.1f}"
     wanted = f"within {claim.margin:g}" if claim.kind == "close" else f"more than {claim.margin:g}"
-    numbers = f"{claim.metric}: difference {difference.mean:.1f}{interval}, wanted {wanted}, n = {difference.n}"
+    numbers = f"{claim.metric}: difference {difference.signed}, wanted {wanted}, n = {difference.n}"
     return f"**{verdict.outcome}**: {claim.text} ({numbers})"
 
 
@@ -227,4 +226,12 @@ def _model(made: dict[str, Any]) -> str:
 
 def judged(table: Experiment, results: Results) -> list[Verdict]:
     """What became of the table's own claims."""
-    return [aggregate.judge(c, results.of_row(c.left), results.of_row(c.right)) for c in table.claims]
+    columns = {column.key: column for column in table.columns}
+
+    def runs(row: str, column: Column) -> dict[int, dict[str, Any]]:
+        return {seed: made for seed, (_, made) in results.of(row, column).items()}
+
+    return [
+        aggregate.judge(c, columns[c.metric], runs(c.left, columns[c.metric]), runs(c.right, columns[c.metric]))
+        for c in table.claims
+    ]

@@ -57,9 +57,9 @@ def of_record(record: dict[str, Any], name: str) -> float | None:
     if name == "valid_rise":
         curve = [loss for _, loss in record["curves"]["validation"]]
         return curve[-1] - min(curve) if curve else None
-    metric, _, subset = name.rpartition("_")
-    score = record["scores"].get(subset, {}).get(metric)
-    return None if score is None else score["value"]
+    cuts = (i for i, letter in enumerate(name) if letter == "_")  # metrics and subsets may have some of their own
+    found = (record["scores"].get(name[i + 1 :], {}).get(name[:i]) for i in cuts)
+    return next((score["value"] for score in found if score is not None), None)
 
 
 def _bits(sizes: dict[str, Any]) -> float | None:

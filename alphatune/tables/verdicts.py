@@ -9,7 +9,6 @@ left / right is at least the margin. What the paper's printed means say of the s
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -94,11 +93,7 @@ class Outcome:
             return f"{self.ratio:.1f}"
         if self.difference is None:
             return ""
-        mean, half = self.difference.mean, self.difference.ci95
-        if not half:
-            return f"{mean:+.3g}" + ("" if half is None else " ± 0")
-        digits = max(0, 1 - math.floor(math.log10(half)))  # two significant ones of the half width, for both numbers
-        return f"{round(mean, digits) + 0.0:+.{digits}f} ± {half:.{digits}f}"
+        return self.difference.signed
 
     @property
     def wanted(self) -> str:

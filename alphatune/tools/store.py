@@ -38,7 +38,10 @@ def parser() -> Parser:
     )
     parser.add_argument("action", choices=["ls", "gc"], help="ls: list; gc: plan, and with --yes carry out, a clean-up")
     parser.add_argument("--store", type=Path, default=Path(Runtime().artifacts), help="runtime.artifacts of the runs")
-    parser.add_argument("--records", type=Path, default=Path(Runtime().records), help="runtime.records of the runs")
+    parser.add_argument(
+        "--records", type=Path, action="append", metavar="FOLDER",
+        help=f"runtime.records of the runs; again for another folder (default: {Runtime().records})",
+    )  # fmt: skip
     parser.add_argument("--yes", action="store_true", help="for gc: remove what the plan lists")
     parser.add_argument(
         "--older", type=_hours, default=24.0, metavar="HOURS",
@@ -58,11 +61,15 @@ def _main(given: argparse.Namespace) -> int:
         raise UserError(
             f"{given.store}: there is no such folder; --store=FOLDER names the runtime.artifacts of your runs"
         )
-    found = inventory.take(given.store, given.records)
+    records = given.records or [Path(Runtime().records)]
+    found = inventory.take(given.store, records)
     if given.action == "ls":
         _list(found.items)
         return 0
-    going = list(found.needless(_planned(given), given.older * _HOUR))
+    for folder in records:
+        if not any(folder.rglob("*.json")):  # all that belongs to a record would be of none
+            raise UserError(f"{folder}: no record there; --records FOLDER names the runtime.records of your runs")
+    going = list(found.needless(_planned(given.set, records), given.older * _HOUR))
     busy = [item for item in found.items if item.busy]
     for item, reason in going:
         print(f"{_size(item.bytes):>9}  {item.stage:9} {item.path.name}: {reason}")
@@ -92,15 +99,16 @@ def _list(items: list[StoreFolder]) -> None:
     print(f"{len(items)} folders, {_size(sum(totals.values()))}" + (f": {parts}" if parts else ""))
 
 
-def _planned(given: argparse.Namespace) -> set[Key]:
+def _planned(overrides: list[str], records: list[Path]) -> set[Key]:
     """The outputs that cells of all tables without a record would use, as far as data and weights are here."""
-    extra = [*given.set, f"runtime.records={given.records}", "data.offline=true"]
     keys: set[Key] = set()
     for name in experiment.names():
         table = experiment.load(name)
-        cells = Planner(table, extra, run=True, name=name).cells()
-        open_ = [cell for cell in cells.search + cells.final if cell.record is None and cell.plan is not None]
-        keys |= set(distinct(open_))
+        for folder in records:
+            extra = [*overrides, f"runtime.records={folder}", "data.offline=true"]
+            cells = Planner(table, extra, run=True, name=name).cells()
+            open_ = [cell for cell in cells.search + cells.final if cell.record is None and cell.plan is not None]
+            keys |= set(distinct(open_))
     return keys
 
 

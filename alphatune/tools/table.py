@@ -172,8 +172,8 @@ def _render(name: str, planner: Planner, out: Path, failures: list[str]) -> int:
 
 
 def _numbers(text: str) -> list[int]:
-    if not all(part.isdigit() for part in text.split(",")):
-        raise argparse.ArgumentTypeError(f"{text}: must be whole numbers from 0 with commas, e.g. 0,1,2")
+    if not all(part.isdecimal() and int(part) < 2**32 for part in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text}: must be whole numbers from 0 to 2^32-1 with commas, e.g. 0,1,2")
     return list(dict.fromkeys(int(part) for part in text.split(",")))
 
 

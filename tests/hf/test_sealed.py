@@ -126,6 +126,18 @@ def test_an_adapter_of_another_type_is_refused(dtype: torch.dtype, saved: Path, 
         checkpoints.load_adapters(checkpoints.load(saved / "one"), [adapter])
 
 
+@pytest.mark.parametrize("names", [("0", "h"), ("copy", "c_attn")])
+def test_folders_may_be_called_like_modules(names: tuple[str, str], saved: Path, tmp_path: Path) -> None:
+    """peft leaves out, when it saves one adapter, what has the name of another among the parts of its own."""
+    folders = [Path(shutil.copytree(saved / "adapter", tmp_path / name)) for name in names]
+    model, found = checkpoints.load_adapters(checkpoints.load(saved / "one"), folders)
+    assert found == [f"adapter-{name}" for name in names]
+    model.save_pretrained(tmp_path / "again")
+    for name in found:
+        again = load_file(tmp_path / "again" / name / checkpoints.ADAPTER_WEIGHTS)
+        assert again.keys() == load_file(folders[0] / checkpoints.ADAPTER_WEIGHTS).keys()
+
+
 def test_an_index_that_names_a_file_elsewhere_is_refused(folder: Path) -> None:
     index = {"weight_map": {"a": "../../secret.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))

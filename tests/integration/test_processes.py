@@ -100,7 +100,7 @@ class Stop(TrainerCallback):
         if state.global_step == 5:
             os._exit(1)
 
-train._Shown.on_step_end = Stop.on_step_end
+train.Shown.on_step_end = Stop.on_step_end
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -15,16 +15,17 @@ import pytest
 import torch
 import transformers
 from conftest import ROOT
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from alphatune.compose.compose import config_of
 from alphatune.data.load import load
 from alphatune.errors import UserError
-from alphatune.learn import batches, loss, resume
+from alphatune.learn import batches, embedded, loss, resume
 from alphatune.learn.batches import IGNORED, BucketedBatches, Counts, Item, collate
 from alphatune.learn.models import load as load_model
 from alphatune.run.pipeline import Run
+from alphatune.store import Store
 
 HERE = ROOT / "tests"
 
@@ -42,6 +43,27 @@ def test_the_loss_equals_the_full_computation(quick: list[str]) -> None:
             ignore_index=IGNORED, label_smoothing=smoothing,
         )  # fmt: skip
         assert torch.allclose(loss.language_loss(model, batch, smoothing), full, atol=1e-6)
+
+
+def test_a_backbone_without_a_block_s_weight_is_refused(tmp_path: Path) -> None:
+    """transformers would draw it at random and go on."""
+    for source in embedded.FOLDER.iterdir():
+        shutil.copy(source, tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    lost = next(name for name in weights if name.endswith("h.1.mlp.c_fc.weight"))
+    save_file(
+        {name: t for name, t in weights.items() if name != lost}, tmp_path / "model.safetensors", {"format": "pt"}
+    )
+    config = config_of([f"model.name_or_path={tmp_path}"])
+    with pytest.raises(
+        UserError, match=r"the weights lack transformer\.h\.1\.mlp\.c_fc\.weight \(1 in all\) of GPT2LM"
+    ):
+        load_model(config, Store(tmp_path / "store"))
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"n_layer": 1}))
+    with pytest.raises(UserError, match="config.json belongs to another model"):
+        load_model(config, Store(tmp_path / "store"))
 
 
 def test_layout_separator_and_loss_mask(quick: list[str]) -> None:

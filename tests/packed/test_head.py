@@ -95,6 +95,24 @@ def test_packed_blocks_and_an_8_bit_head_go_together() -> None:
     assert (after - before).norm() < 0.03 * before.norm()
 
 
+@native_only
+def test_a_trace_of_a_head_serves_other_inputs() -> None:
+    model = alphatune.eight_bit_head(_llama(tied=False))
+    last, x = model.get_output_embeddings(), torch.randn(2, 3, 32)
+    with torch.no_grad():
+        traced = torch.jit.trace(last, torch.randn(2, 3, 32))
+        assert torch.allclose(traced(x), last(x), atol=1e-5)
+
+
+@native_only
+def test_an_embedding_that_does_more_than_look_up_is_not_replaced() -> None:
+    model = _llama(tied=True)
+    scaled = type("Scaled", (nn.Embedding,), {"forward": lambda self, ids: 5 * nn.Embedding.forward(self, ids)})
+    model.get_input_embeddings().__class__ = scaled
+    with pytest.raises(UserError, match="tied to an input embedding of the kind Scaled"):
+        alphatune.eight_bit_head(model)
+
+
 def test_what_cannot_be_done_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="float32 weights on a CPU"):
         alphatune.eight_bit_head(_llama(True).bfloat16())

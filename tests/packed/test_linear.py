@@ -483,7 +483,7 @@ def test_kept_dense_weights_are_of_the_dtype_they_are_used_in():
     x = normal(3, 40).bfloat16()
     with torch.no_grad(), dense_weights(case.layer):
         first = case.layer(x)
-        assert case.layer._dense._weight.dtype == torch.bfloat16
+        assert case.layer._dense._kept.weight.dtype == torch.bfloat16
         assert torch.equal(first, case.layer(x))
         assert torch.equal(first, x @ case.layer.weight_t().bfloat16() + case.bias.bfloat16())
         assert case.layer(x.float()).dtype == torch.float32

@@ -323,9 +323,9 @@ def test_rows_that_no_path_is_fast_for_get_a_dense_weight_and_it_is_said(monkeyp
         for rows, kept in ((1, False), (4, False), (3, True), (2, True)):
             x = drawn.inputs(rows)
             with torch.enable_grad():  # a layer in training that no gradient goes through
-                assert drawn.error(x, layer(x)) < 1e-6 and (layer._kept._weight is not None) == (rows == 2)
+                assert drawn.error(x, layer(x)) < 1e-6 and (layer._kept._kept is not None) == (rows == 2)
             assert drawn.error(x, layer(x)) < 1e-6
-            assert (layer._kept._weight is not None) == kept
+            assert (layer._kept._kept is not None) == kept
     assert len(told) == 1 and "no product of bits is as fast" in str(told[0].message)
     product._fastest.cache_clear()
 
@@ -399,9 +399,9 @@ def test_without_kernels_the_dense_weight_is_kept_and_said_once(hidden: None) ->
     with torch.no_grad(), warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         y = one(x)
-        weight = one._kept._weight
+        weight = one._kept._kept
         assert weight is not None and drawn.error(x, y) < 1e-6
-        assert torch.equal(one(x), y) and one._kept._weight is weight
+        assert torch.equal(one(x), y) and one._kept._kept is weight
         other(x)
     assert [str(w.message) for w in told if "alphatune[fast]" in str(w.message)] and len(told) == 1
 
@@ -421,4 +421,4 @@ def test_a_kept_weight_follows_the_scales(hidden: None, which: str) -> None:
         layer.base_layer.alpha.mul_(3)
         assert torch.allclose(layer(x), x @ layer.weight_t(), atol=1e-4)
     layer(x.requires_grad_()).sum().backward()
-    assert layer.base_layer._kept._weight is None
+    assert layer.base_layer._kept._kept is None

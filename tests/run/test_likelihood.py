@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from alphatune.compose.compose import config_of
 from alphatune.config import Config
 from alphatune.data.load import load
 from alphatune.errors import UserError
-from alphatune.run import likelihood, record
+from alphatune.learn import batches, train
+from alphatune.run import likelihood, preflight, record
 from alphatune.run.execute import execute
 from alphatune.run.pipeline import Run
 
@@ -35,12 +37,12 @@ def test_it_is_the_mean_over_the_tokens_of_every_reference(quick: list[str]) -> 
                 logs["all"] += found
                 logs[example.subset] += found
     assert all(logs.values()) and any(len(e.targets) > 1 for e in run.test_examples)
-    measured = likelihood.measure(model, tokenizer, run.test_examples, run.config)
+    measured = likelihood.measure(model, tokenizer, run.test_examples, run.config, batches.Counts())
     assert {group: values["loss"]["value"] for group, values in measured.items()} == pytest.approx(
         {group: -sum(found) / len(found) for group, found in logs.items()}, rel=1e-5
     )
     run.config.task.subsets = []
-    assert list(likelihood.measure(model, tokenizer, run.test_examples, run.config)) == ["all"]
+    assert list(likelihood.measure(model, tokenizer, run.test_examples, run.config, batches.Counts())) == ["all"]
 
 
 def test_a_run_that_asks_for_nothing_else_predicts_nothing(quick: list[str]) -> None:
@@ -70,6 +72,48 @@ def test_of_labels_it_is_the_mean_over_examples(quick: list[str], tmp_path: Path
     made = record.read(execute(config_of([*quick, *own, "method=ptq", "quant.q=2", "task.metrics=[accuracy,loss]"])))
     assert made["scores"]["all"]["loss"]["value"] == pytest.approx(made["validation_loss"])
     assert made["scores"]["all"]["loss"]["signature"].startswith("nats per example")
+
+
+def test_a_subset_called_all_is_not_the_mean_of_all(quick: list[str]) -> None:
+    run = _run(config_of([*quick, "method=ptq", "quant.q=2", "task.metrics=[loss]", "task.subsets=[]"]))
+    model, tokenizer = run.final
+    halves = [dataclasses.replace(e, subset="all" if i % 2 else "news") for i, e in enumerate(run.test_examples)]
+    whole, run.config.task.subsets = (
+        likelihood.measure(model, tokenizer, halves, run.config, batches.Counts()),
+        ["news"],
+    )
+    counts = batches.Counts()
+    parted = likelihood.measure(model, tokenizer, halves, run.config, counts)
+    assert list(parted) == ["all", "news"]
+    assert parted["all"]["loss"]["value"] == pytest.approx(whole["all"]["loss"]["value"], rel=1e-6)
+    assert counts.truncated_targets == sum(
+        len(tokenizer(" " + t, add_special_tokens=False)["input_ids"]) > 64 for e in halves for t in e.targets
+    )
+
+
+def test_a_loss_that_is_no_number_is_one_line(quick: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "_summed_over_tokens", lambda model, batch: (float("nan"), 1))
+    with pytest.raises(UserError, match="the model's loss on 8 texts is nan: its weights are too large or no numbers$"):
+        execute(config_of([*quick, "method=ptq", "quant.q=5"]))  # that no other test has
+    with pytest.raises(UserError, match=r"; try a lower hparams\.learning_rate=0\.01"):
+        execute(config_of([*quick, "method=full_ft", "seed=77", "hparams.learning_rate=0.01", "trainer.max_steps=1"]))
+
+
+def test_references_longer_than_the_positions_are_told_before_the_run(quick: list[str], tmp_path: Path) -> None:
+    """And what is not decoded needs no room for new tokens."""
+    rows = [f'{{"input": "a film {i}", "target": "good"}}' for i in range(8)]
+    for name in ("train", "valid"):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
+    (tmp_path / "test.jsonl").write_text("\n".join([*rows[:-1], '{"input": "x", "target": "' + "word " * 300 + '"}']))
+    call = [o for o in quick if not o.startswith("model.tiny")]
+    call += ["task=own", "task.name=films", "task.kind=generation", "task.max_target=2000", "decode.max_new_tokens=300",
+             *(f"data.{name}={tmp_path / f'{name}.jsonl'}" for name in ("train", "valid", "test"))]  # fmt: skip
+    with pytest.raises(UserError, match=r"test split: \S+ takes \d+ tokens, the model has 256 positions"):
+        execute(config_of([*call, "method=ptq", "task.metrics=[loss]"]))
+    (tmp_path / "test.jsonl").write_text("\n".join(rows))
+    with pytest.raises(UserError, match=r"\(decode.max_new_tokens=300 among them\)"):
+        execute(config_of([*call, "method=ptq", "task.metrics=[bleu]"]))
+    assert list(preflight.problems(_run(config_of([*call, "method=ptq", "task.metrics=[loss]"])))) == []
 
 
 def test_an_unknown_metric_is_told_that_there_is_loss(quick: list[str]) -> None:

@@ -11,7 +11,7 @@ from alphatune.compose.compose import config_of
 from alphatune.run import record
 from alphatune.tables import values
 from alphatune.tables.aggregate import Mean, judge, mean
-from alphatune.tables.experiment import Row, Statement
+from alphatune.tables.experiment import Column, Row, Statement
 
 
 def made(bleu: float, seed: int = 0, dirty: bool = False) -> dict[str, Any]:
@@ -67,4 +67,4 @@ def test_values_that_need_no_run() -> None:
 def test_claims_are_decided_by_records(left: list, right: list, kind: str, margin: float, outcome: str) -> None:
     claim = Statement("text", "bleu_all", "l", "r", margin, kind)
     records = [{i: made(v) for i, v in enumerate(values)} for values in (left, right)]
-    assert judge(claim, *records).outcome == outcome
+    assert judge(claim, Column("bleu_all", "BLEU"), *records).outcome == outcome

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from alphatune.run import record
+from alphatune.run import inventory, record
 from alphatune.store import Store, digest
 from alphatune.tools import store
 
@@ -24,7 +24,7 @@ DAY = 86400.0
 @pytest.fixture
 def filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A store with a recorded run, an orphan, and what killed makers left, all of it two days old."""
-    monkeypatch.setattr(store, "_planned", lambda given: set())
+    monkeypatch.setattr(store, "_planned", lambda *given: set())
     place = Store(tmp_path / "store")
     for stage, spec, size in (("quantize", CODES, 3000), ("adapt", TRAINED, 200), ("decode", DECODED, 50),
                               ("adapt", ORPHAN, 700)):  # fmt: skip
@@ -56,6 +56,32 @@ def _folders(folder: Path) -> set[str]:
     return {str(p.relative_to(folder / "store")) for p in (folder / "store").glob("*/*") if p.is_dir()}
 
 
+def test_without_the_records_nothing_is_taken_for_needless(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = _folders(filled)
+    assert store.main(["gc", "--yes", "--store", str(filled / "store"), "--records", str(filled / "typo")]) == 2
+    assert "typo: no record there; --records FOLDER names the runtime.records of your runs" in capsys.readouterr().err
+    assert _folders(filled) == before
+    other = {"schema": record.SCHEMA, "run_id": "toy/tiny/alphatuning/q3-seed9-0123456789",
+             "stages": {"adapt (made)": digest(ORPHAN)}}  # fmt: skip
+    record.write(filled / "more" / "two.json", other)
+    assert _call(filled, "gc", "--yes", "--records", str(filled / "more")) == 0  # beside its own
+    assert f"adapt/{digest(ORPHAN)}" in _folders(filled)
+
+
+def test_what_a_run_renames_meanwhile_is_left_out(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = inventory._size
+
+    def gone(folder: Path) -> int:
+        if folder.name == digest(TRAINED):
+            raise FileNotFoundError(folder)
+        return real(folder)
+
+    monkeypatch.setattr(inventory, "_size", gone)
+    found = inventory.take(filled / "store", [filled / "records"]).items
+    assert {item.stage for item in found} == {"quantize", "adapt", "decode"}
+    assert (digest(TRAINED), inventory.WHOLE) not in {(item.key, item.kind) for item in found}
+
+
 def test_ls_says_what_is_there_from_which_run_and_how_large(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _call(filled, "ls") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -83,10 +109,10 @@ def test_gc_plans_first_and_then_removes_only_what_nothing_needs(
 
 
 def test_what_a_table_still_wants_or_is_new_stays(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_planned", lambda given: {("adapt", digest(ORPHAN)), ("decode", digest(ORPHAN))})
+    monkeypatch.setattr(store, "_planned", lambda *given: {("adapt", digest(ORPHAN)), ("decode", digest(ORPHAN))})
     assert _call(filled, "gc", "--yes") == 0
     assert f"adapt/{digest(ORPHAN)}" in _folders(filled) and f"decode/{digest(ORPHAN)}.partial" in _folders(filled)
-    monkeypatch.setattr(store, "_planned", lambda given: set())
+    monkeypatch.setattr(store, "_planned", lambda *given: set())
     assert _call(filled, "gc", "--yes", "--older", "72") == 0
     assert f"adapt/{digest(ORPHAN)}" in _folders(filled)
     assert _call(filled, "gc", "--yes", "--older", "1") == 0
@@ -122,8 +148,8 @@ def test_tables_without_a_record_keep_their_outputs(tmp_path: Path, monkeypatch:
     from alphatune.tables.stages import stages
 
     monkeypatch.setattr(experiment, "names", lambda: ["demo"])
-    given = store.parser().parse_args(["gc", "--records", str(tmp_path / "none")])
-    keys = store._planned(given)
+    places = [tmp_path / "none"]
+    keys = store._planned([], places)
     overrides = [f"runtime.records={tmp_path / 'none'}"]
     cell = Planner(experiment.load("demo"), overrides, run=True).cells().final[0]
     assert cell.plan is not None and set(stages(cell)) <= keys

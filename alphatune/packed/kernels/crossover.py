@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,18 +86,21 @@ def _so_far() -> tuple[float, int]:
     return time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
+_REAL: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are: kernels read it
+
+
 @torch.no_grad()
 def measure(planes: int, large: bool, size: int | None) -> Limits:
     """Time the paths against one another."""
     side = 2048 if large else 768
     random = torch.Generator().manual_seed(0)
     copies = [
-        torch.randint(-(2**31), 2**31, (side // 32, planes, side), dtype=torch.int32, generator=random)
+        torch.randint(-(2**31), 2**31, (side // 32, planes, side), dtype=torch.int32, generator=random, device="cpu")
         for _ in range(CACHE // (4 * side * side))
     ]
     some = 2 if large else 4
     grouping = Grouping.of(side, side, size)
-    layers = [(bits, torch.rand(grouping.per_row, planes, side, generator=random)) for bits in copies]
+    layers = [(bits, torch.rand(grouping.per_row, planes, side, generator=random, **_REAL)) for bits in copies]
 
     def over(product: Callable[[Tensor, Tensor, Tensor], Tensor], all_copies: bool = False) -> Callable[[Tensor], None]:
         def run(x: Tensor) -> None:
@@ -112,7 +116,7 @@ def measure(planes: int, large: bool, size: int | None) -> Limits:
     rebuilt = over(lambda x, bits, alpha: x @ native.rebuild(bits, alpha, None, grouping, reuse=True))
 
     def gain(rows: int, one: Callable[[Tensor], None], other: Callable[[Tensor], None]) -> float:
-        return _gain(torch.randn(rows, side, generator=random), one, other)
+        return _gain(torch.randn(rows, side, generator=random, **_REAL), one, other)
 
     few = FEW if native.registers() and grouping.size >= native.SMALLEST_GROUP else ()
     lookup = _best_limit({rows: gain(rows, by(native.by_lookup, rows), by(native.by_tiles, rows)) for rows in few})

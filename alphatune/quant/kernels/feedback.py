@@ -71,7 +71,7 @@ def feedback(
         codes: uint8 [b, n], written.
     """
     levels, (columns, rows) = values.shape[1], work.shape
-    near = torch.empty(columns, LANES)
+    near = torch.empty(columns, LANES, dtype=torch.float32, device="cpu")
     given = (work, corner.contiguous(), inverse, groups, middles, values, numbers, errors, codes, near)
     if not all(tensor.is_contiguous() for tensor in given):
         raise ValueError("feedback: all must be contiguous")

@@ -242,11 +242,11 @@ def turns(
     """
     n, size = values.shape
     bits = state[0].shape[1]
-    failed = torch.zeros(n, dtype=torch.int64)
+    failed = torch.zeros(n, dtype=torch.int64, device="cpu")
     given = (values, sums, sums if masses is None else masses, energies, *state, failed)
     if not all(tensor.is_contiguous() for tensor in given):
         raise ValueError("turns: all must be contiguous")
-    scratch = torch.empty(2 << bits, dtype=torch.float64)
+    scratch = torch.empty(2 << bits, dtype=torch.float64, device="cpu")
     weighed = masses is not None
     name = f"turns-{bits}-{int(offset)}-{int(weighed)}"
     kernel = machine.compiled(name, lambda: module(bits, offset, weighed), len(given) + 5)
