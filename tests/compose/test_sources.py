@@ -117,7 +117,7 @@ def test_every_value_is_the_one_that_its_source_says(overrides: list[str]) -> No
 def test_sources_are_in_the_record_and_not_in_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import alphatune.run.pipeline
+    import alphatune.run.outcome
 
     result = {
         "validation_loss": 1.0, "scores": {}, "absent_metrics": {}, "stages": {}, "timings": {}, "quantization": [],
@@ -126,7 +126,7 @@ def test_sources_are_in_the_record_and_not_in_its_name(
         "model": {"identity": {}, "weights_sha256": {}},
         "data": {"files": {}, "train": 8, "validation": 1, "test": 1},
     }  # fmt: skip
-    monkeypatch.setattr(alphatune.run.pipeline.Run, "result", lambda self: result)
+    monkeypatch.setattr(alphatune.run.outcome, "outcome", lambda run: result)
     given = ["data.train_limit=8", f"runtime.records={tmp_path}", f"runtime.artifacts={tmp_path}/a"]
     assert main([*given, "hparams.epochs=1"]) == 0
     assert main([*given, "quant.q=3"]) == 0  # the same run, told otherwise: no second record

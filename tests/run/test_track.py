@@ -224,12 +224,12 @@ def test_an_agent_of_a_sweep_gets_the_numbers_of_a_recorded_run(
 def test_a_run_that_fails_says_so(
     quick: list[str], fake: type[Fake], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from alphatune.run.pipeline import Run
+    from alphatune.run import outcome
 
-    def fail(self: Run) -> None:
+    def fail(run: Any) -> None:
         raise UserError("the training loss became nan")
 
-    monkeypatch.setattr(Run, "result", fail)
+    monkeypatch.setattr(outcome, "outcome", fail)
     with pytest.raises(UserError):
         execute(config_of([*quick, "seed=14", "logger=wandb"]))
     assert fake.made[0].summary == {"status": "failed"}

@@ -15,7 +15,7 @@ from alphatune.tables.cells import Planner
 from alphatune.tables.tabulate import Results
 
 RUN_HERE = re.compile(
-    r"demo|claims_tiny|solvers_\w+|real_\w+|\w+_mini|(webnlg|texts|lengths|passes|e2e)_smollm2|shared_codes|glue_minilm"
+    r"demo|claims_tiny|solvers_\w+|real_\w+|\w+_mini|(webnlg|texts|lengths|passes|e2e|claims)_smollm2|shared_codes|glue_minilm"
 )
 OURS = [name for name in experiment.names() if RUN_HERE.fullmatch(name)]  # runs of these are committed
 
