@@ -8,6 +8,8 @@ from typing import Any
 
 from alphatune.errors import UserError
 
+_MASK = re.compile(r"\.(masked_bias|attn\.bias|attention\.bias|inv_freq)$")  # buffers that old checkpoints hold
+
 
 def check(model: Any, missing: Iterable[str], unexpected: Iterable[str], needed: str = "") -> None:
     """Refuse weights that lack parts of their model or hold more blocks: transformers would go on with random ones.
@@ -22,7 +24,7 @@ def check(model: Any, missing: Iterable[str], unexpected: Iterable[str], needed:
     if lacking := sorted(missing):
         raise UserError(f"the weights lack {lacking[0]} ({len(lacking)} in all) of {type(model).__name__}{needed}")
     # a head may be left out; a numbered part belongs to the blocks
-    unused = sorted(str(key) for key in unexpected if re.search(r"\.\d+\.", f".{key}"))
+    unused = sorted(key for key in unexpected if re.search(r"\.\d+\.", f".{key}") and not _MASK.search(key))
     if unused:
         raise UserError(
             f"{type(model).__name__} as config.json describes it has no place for {unused[0]} "

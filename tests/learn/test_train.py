@@ -59,6 +59,9 @@ def test_a_backbone_without_a_block_s_weight_is_refused(tmp_path: Path) -> None:
         UserError, match=r"the weights lack transformer\.h\.1\.mlp\.c_fc\.weight \(1 in all\) of GPT2LM"
     ):
         load_model(config, Store(tmp_path / "store"))
+    masks = {"transformer.h.0.attn.masked_bias": torch.tensor(-1e4)}  # as gpt2-medium's file once had them
+    save_file(weights | masks, tmp_path / "model.safetensors", {"format": "pt"})
+    load_model(config, Store(tmp_path / "store"))
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
     settings = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(settings | {"n_layer": 1}))
