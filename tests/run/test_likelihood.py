@@ -93,7 +93,9 @@ def test_a_subset_called_all_is_not_the_mean_of_all(quick: list[str]) -> None:
 
 def test_a_loss_that_is_no_number_is_one_line(quick: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "_summed_over_tokens", lambda model, batch: (float("nan"), 1))
-    with pytest.raises(UserError, match="the model's loss on 8 texts is nan: its weights are too large or no numbers$"):
+    with pytest.raises(
+        UserError, match=r"the model's loss on \d+ texts is nan: its weights are too large or no numbers$"
+    ):
         execute(config_of([*quick, "method=ptq", "quant.q=5"]))  # that no other test has
     with pytest.raises(UserError, match=r"; try a lower hparams\.learning_rate=0\.01"):
         execute(config_of([*quick, "method=full_ft", "seed=77", "hparams.learning_rate=0.01", "trainer.max_steps=1"]))

@@ -285,7 +285,7 @@ def test_metrics(refused: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     given = rte(tmp_path / "data", "train", "dev")
     bert = f"model.name_or_path={write_bert(tmp_path / 'bert')}"
     assert refused(*given, bert, "task.metrics=[bleu]") == [
-        f"task.metrics: bleu is of texts, but task=glue/rte is classification: choose from {', '.join(labels)}"
+        f"task.metrics: bleu is of texts, but task=glue/rte is classification: choose from {', '.join(labels)}, loss"
     ]
     pairs = [Example("a", "x", label=1)]
     with pytest.raises(
