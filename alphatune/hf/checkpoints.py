@@ -206,9 +206,8 @@ def load_adapters(model: Any, folders: Sequence[Path]) -> tuple[Any, list[str]]:
         UserError: a folder holds no adapter, or one of another base.
     """
     names: list[str] = []
-    taken = {
-        part for name, _ in model.named_modules() for part in name.split(".")
-    }  # peft would mix them up when it saves
+    # an adapter called like a part of a module's name: peft would leave tensors of the others out when it saves
+    taken = {part for name, _ in model.named_modules() for part in name.split(".")}
     kinds = {folder: _adapter_type(folder) for folder in folders}
     if len(set(kinds.values())) > 1:
         told = ", ".join(f"{folder} ({kind})" for folder, kind in kinds.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 import sys
@@ -210,6 +211,17 @@ def test_other_settings_are_another_search(pretended: Runs, found: Any, tmp_path
     assert len(pretended.points) == 10  # a recorded run costs nothing when it is asked for again
     assert found(write(tmp_path)) == 0
     assert len(pretended.points) == 10
+
+
+def test_other_data_is_another_search(
+    pretended: Runs, found: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = search.load_data
+    assert found(write(tmp_path)) == 0
+    for files in ({"train.jsonl": "0"}, {"train.jsonl": "1"}, {"train.jsonl": "0"}):
+        monkeypatch.setattr(search, "load_data", lambda *a, f=files, **k: dataclasses.replace(real(*a, **k), files=f))
+        assert found(write(tmp_path)) == 0
+    assert len(pretended.points) == 9  # the third was there already
 
 
 def test_plan_runs_and_writes_nothing(
